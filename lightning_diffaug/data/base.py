@@ -1,0 +1,198 @@
+"""What all real data sets share: few-shot selection, transforms and loaders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from lightning_diffaug.data.dataset import ImageDataset
+from lightning_diffaug.data.selection import few_shot, minority_classes, resolve_rare
+from lightning_diffaug.errors import ConfigurationError
+
+Transform = Callable[[Any], Any]
+
+
+class RealSettings(TypedDict, total=False):
+    """Arguments that every real data set takes; see `RealDataModule`."""
+
+    batch_size: int
+    num_workers: int
+    shots: int | None
+    rare_classes: int | Sequence[int | str]
+    rare_shots: int | None
+    seed: int
+    augment: Transform | None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A whole data set, divided once and for all."""
+
+    train: ImageDataset
+    val: ImageDataset
+    test: ImageDataset
+
+
+class RealDataModule(LightningDataModule):
+    """Real, labelled images; a subclass only says how they are loaded.
+
+    Batches are ``(x, y)``: x float32 ``(n, C, H, W)`` in [0, 1], y int64 ``(n,)``. The split is fixed;
+    `seed` decides which classes are rare and which training images are kept. Everything about the data is
+    known after `setup`; an attribute that is read before runs it.
+
+    Args:
+        batch_size: images per batch (of one rank).
+        num_workers: worker processes per loader.
+        shots: labelled training images kept per class; None keeps all.
+        rare_classes: how many classes are made rare (drawn by `seed`), or a list of indices or names.
+        rare_shots: training images kept of each rare class; None leaves them as many as the others.
+        seed: seed of the selection.
+        augment: random transform of the raw uint8 training image, before `conversion`; None: none.
+
+    Raises:
+        ConfigurationError: a setting is out of range (here), or does not fit the data (`setup`).
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        shots: int | None = None,
+        rare_classes: int | Sequence[int | str] = 0,
+        rare_shots: int | None = None,
+        seed: int = 0,
+        augment: Transform | None = None,
+    ) -> None:
+        super().__init__()
+        _at_least("batch_size", batch_size, 1, "how many images a batch holds")
+        _at_least("num_workers", num_workers, 0, "how many processes load batches")
+        _at_least("shots", shots, 1, "how many training images are kept per class (null: all)")
+        _at_least(
+            "rare_shots", rare_shots, 1, "how many training images a rare class keeps (null: as `shots`)"
+        )
+        _at_least("seed", seed, 0, "the seed of the few-shot selection")
+        if isinstance(rare_classes, int) and rare_classes > 0 and rare_shots is None:
+            raise ConfigurationError(
+                f"rare_classes={rare_classes} without rare_shots: the drawn classes would not be rare. "
+                "Set real.rare_shots to how many images each keeps, or real.rare_classes=0"
+            )
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.shots = shots
+        self.rare_shots = rare_shots
+        self.seed = seed
+        self.augment = augment
+        self.conversion: Transform = v2.ToDtype(torch.float32, scale=True)
+        self._requested_rare = rare_classes
+        self._rare: list[int] = []
+        self._splits: Splits | None = None
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Reads the data set: complete, raw (no transform), with its fixed split."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads once, whatever the stage, and selects the training images."""
+        if self._splits is not None:
+            return
+        whole = self.load()
+        classes = whole.train.classes
+        rare = resolve_rare(self._requested_rare, classes, self.seed)
+        kept = few_shot(whole.train.targets, len(classes), self.shots, rare, self.rare_shots, self.seed)
+        train = whole.train.select(kept)
+        train.transform = self.train_transform
+        whole.val.transform = whole.test.transform = self.eval_transform
+        self._splits = Splits(train, whole.val, whole.test)
+        self._rare = rare or minority_classes(self.class_counts)
+
+    @property
+    def splits(self) -> Splits:
+        """The three data sets as they are used, with their transforms."""
+        if self._splits is None:
+            self.setup()
+        assert self._splits is not None
+        return self._splits
+
+    @property
+    def train_transform(self) -> Transform:
+        """`augment`, then `conversion`."""
+        return self.conversion if self.augment is None else v2.Compose([self.augment, self.conversion])
+
+    @property
+    def eval_transform(self) -> Transform:
+        """`conversion` alone."""
+        return self.conversion
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names in the order of the class indices."""
+        return list(self.splits.train.classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.splits.train.classes)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images per class, after the selection."""
+        train = self.splits.train
+        return torch.bincount(torch.tensor(train.targets), minlength=len(train.classes)).tolist()
+
+    @property
+    def rare_classes(self) -> list[int]:
+        """Indices of the rare classes: those asked for, else those below half the median count."""
+        self.splits  # noqa: B018 (sets `_rare`)
+        return list(self._rare)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return int(self.splits.train.images[0].shape[0])
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image in pixels (images are square)."""
+        return int(self.splits.train.images[0].shape[-1])
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled by torch's global random state; the last batch may be smaller."""
+        return self._loader(self.splits.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation images in a fixed order."""
+        return self._loader(self.splits.val)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test images in a fixed order."""
+        return self._loader(self.splits.test)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test images."""
+        return self._loader(self.splits.test)
+
+    def _loader(self, dataset: ImageDataset, shuffle: bool = False) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            # Without gradients four times the batch costs no more memory than training does.
+            batch_size=self.batch_size if shuffle else 4 * self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _at_least(key: str, value: int | None, least: int, meaning: str) -> None:
+    if value is not None and value < least:
+        raise ConfigurationError(
+            f"{key}={value} is below {least}: it is {meaning}. Set real.{key} to {least} or more"
+        )
