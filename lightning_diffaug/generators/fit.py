@@ -1,0 +1,271 @@
+"""Fits a denoiser to the real training data: the recipe, in plain PyTorch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.generators.augment import RandomAffine
+from lightning_diffaug.generators.protocol import LABEL
+from lightning_diffaug.generators.schedulers import ForwardProcess
+
+if TYPE_CHECKING:
+    from lightning_diffaug.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+FIT_VERSION = 1
+"""Raised with every change that makes other weights from the same settings: it is part of the fit's fingerprint."""
+
+_LONG_FIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a denoiser is fitted. Every value is part of the fit's fingerprint.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Real samples a step.
+        lr: Peak learning rate of AdamW.
+        warmup_steps: Linear warm-up; then a cosine down to `lr_final` × `lr`.
+        lr_final: Last learning rate as a share of the peak.
+        weight_decay: Of AdamW.
+        grad_clip: Largest norm of the gradient.
+        ema: Decay of the moving average of the weights, which is what is kept.
+        condition_dropout: Share of the samples that are fitted without their condition (for guidance).
+        class_balance: Exponent b: a sample is drawn with a weight ∝ (1 / its class's count)^b. 0 follows the data, 1 draws
+            all classes alike.
+        prediction_type: ``"v_prediction"``, ``"epsilon"``, ``"sample"`` or ``"flow"``.
+        channels: Width of each resolution of the UNet; None chooses by the size of the samples.
+        layers_per_block: Residual layers for each resolution.
+        attention: Self-attention at the lowest resolution; None: from 12 pixels up.
+        augment_p: Probability of the affine augmentation inside the fit; 0 is off.
+        augment_degrees: Largest rotation.
+        augment_pixels: Largest translation, in pixels.
+        augment_scale: Largest relative change of size.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    steps: int = 500
+    batch_size: int = 64
+    lr: float = 3e-3
+    warmup_steps: int = 30
+    lr_final: float = 0.05
+    weight_decay: float = 1e-2
+    grad_clip: float = 1.0
+    ema: float = 0.99
+    condition_dropout: float = 0.1
+    class_balance: float = 0.5
+    prediction_type: str = "v_prediction"
+    channels: tuple[int, ...] | None = None
+    layers_per_block: int = 1
+    attention: bool | None = None
+    augment_p: float = 0.8
+    augment_degrees: float = 15.0
+    augment_pixels: float = 1.0
+    augment_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.channels is not None:
+            object.__setattr__(self, "channels", tuple(int(width) for width in self.channels))
+        ForwardProcess.check(self.prediction_type)
+        for name, low, high, meaning in _RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise ConfigurationError(
+                    f"fit.{name}={value!r} is not in [{low}, {high}]: it is {meaning}. Set generator.fit.{name} to a value "
+                    f"in this range (default {getattr(FitSettings, name)})."
+                )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | FitSettings | None) -> FitSettings:
+        """Settings from plain values, the rest being defaults.
+
+        Raises:
+            ConfigurationError: A key is unknown or a value out of its range.
+        """
+        if isinstance(values, FitSettings):
+            return values
+        known = [f.name for f in fields(cls)]
+        values = dict(values or {})
+        for key in values:
+            if key not in known:
+                raise ConfigurationError(
+                    f"generator.fit.{key} is unknown, so it would change nothing. Set generator.fit.<key> with one of: "
+                    f"{', '.join(known)}."
+                )
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {**asdict(self), "channels": None if self.channels is None else list(self.channels)}
+
+
+_RANGES: tuple[tuple[str, float, float, str], ...] = (
+    ("steps", 1, 10**8, "the number of optimiser steps"),
+    ("batch_size", 1, 10**6, "the number of real samples a step"),
+    ("lr", 0.0, 1.0, "the peak learning rate"),
+    ("warmup_steps", 0, 10**8, "the number of steps of linear warm-up"),
+    ("lr_final", 0.0, 1.0, "the last learning rate as a share of the peak"),
+    ("weight_decay", 0.0, 10.0, "AdamW's weight decay"),
+    ("grad_clip", 1e-9, math.inf, "the largest norm of the gradient"),
+    ("ema", 0.0, 1.0, "the decay of the averaged weights"),
+    ("condition_dropout", 0.0, 1.0, "the share of samples fitted without their condition"),
+    ("class_balance", 0.0, 1.0, "how far the draws level the classes"),
+    ("layers_per_block", 1, 16, "the number of residual layers for each resolution"),
+    ("augment_p", 0.0, 1.0, "the probability of augmentation inside the fit"),
+    ("augment_degrees", 0.0, 180.0, "the largest rotation in degrees"),
+    ("augment_pixels", 0.0, 10**4, "the largest translation in pixels"),
+    ("augment_scale", 0.0, 0.9, "the largest relative change of size"),
+)
+
+
+class ClassBalancedDraws:
+    """Draws sample indices with weights ∝ (1 / class count)^b, with replacement, at any number of samples.
+
+    First the class is drawn, then a sample in it: a draw costs no pass over the samples, and there is no limit on their
+    number (`torch.multinomial` has one at 2^24).
+
+    Args:
+        labels: int64 (n,) class indices; None is one class.
+        n: Number of samples.
+        balance: The exponent b in [0, 1].
+    """
+
+    def __init__(self, labels: Tensor | None, n: int, balance: float) -> None:
+        labels = torch.zeros(n, dtype=torch.int64) if labels is None else labels
+        self._order = torch.argsort(labels, stable=True)
+        self._counts = torch.bincount(labels)
+        self._offsets = self._counts.cumsum(0) - self._counts
+        weights = self._counts.double().pow(1.0 - balance)
+        self._class_weights = torch.where(self._counts > 0, weights, 0.0)
+
+    def __call__(self, size: int, rng: torch.Generator) -> Tensor:
+        """Indices of `size` samples, int64."""
+        classes = torch.multinomial(self._class_weights, size, replacement=True, generator=rng)
+        # float64: a float32 in [0, 1) cannot address more than 2^24 samples of one class.
+        u = torch.rand(size, generator=rng, dtype=torch.float64)
+        return self._order[self._offsets[classes] + (u * self._counts[classes]).long()]
+
+
+def learning_rate(step: int, settings: FitSettings) -> float:
+    """Learning rate of a step as a share of the peak: linear warm-up, then a cosine down to `lr_final`."""
+    warmup = min(settings.warmup_steps, settings.steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, settings.steps - 1 - warmup)
+    return settings.lr_final + (1.0 - settings.lr_final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves.
+
+    Attributes:
+        denoiser: The averaged weights, in eval mode, on the device of the fit.
+        losses: Loss of each step.
+        seconds: Wall time.
+    """
+
+    denoiser: nn.Module
+    losses: list[float]
+    seconds: float
+
+
+def fit_denoiser(
+    make_denoiser: Callable[[], nn.Module],
+    snapshot: Snapshot,
+    names: Sequence[str],
+    settings: FitSettings,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> Fitted:
+    """Fits a denoiser to fields of a snapshot.
+
+    The same arguments give the same weights on one machine. The global random states are left as they were.
+
+    Args:
+        make_denoiser: Builds the network; its label condition has one more index than there are classes, for "none".
+        snapshot: The real training data.
+        names: Fields that are denoised together, joined along their channels.
+        settings: The recipe.
+        seed: Of the initial weights and of every draw.
+        device: Where the network is fitted.
+        progress: Called as ``progress(step, total)`` after each step.
+
+    Raises:
+        GeneratorError: The data are empty, or the loss is not finite any more.
+    """
+    if not len(snapshot):
+        raise GeneratorError(
+            "there is no real training sample to fit the generator on. Check real.root and real.shots."
+        )
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        denoiser = make_denoiser().to(device)
+    rng = torch.Generator().manual_seed(seed)
+    null = len(snapshot.class_names)
+    process = ForwardProcess(settings.prediction_type)
+    draws = ClassBalancedDraws(snapshot.labels, len(snapshot), settings.class_balance)
+    augment = RandomAffine(
+        settings.augment_p, settings.augment_degrees, settings.augment_pixels, settings.augment_scale
+    )
+    optimizer = torch.optim.AdamW(
+        denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+    )
+    averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    losses: list[float] = []
+    for step in range(settings.steps):
+        rows = draws(settings.batch_size, rng)
+        x_0 = torch.cat([snapshot.unit(name, rows) for name in names], dim=1)
+        x_0 = augment(x_0, rng)
+        condition = {}
+        if snapshot.labels is not None:
+            dropped = torch.rand(len(rows), generator=rng) < settings.condition_dropout
+            condition[LABEL] = torch.where(dropped, null, snapshot.labels[rows]).to(device)
+        t = process.timesteps(len(rows), rng)
+        x_t, target = process.noised(x_0, torch.randn(x_0.shape, generator=rng), t)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * learning_rate(step, settings)
+        loss = functional.mse_loss(denoiser(x_t.to(device), t.to(device), condition), target.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(denoiser.parameters(), settings.grad_clip)
+        optimizer.step()
+        averaged.update_parameters(denoiser)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise GeneratorError(
+                f"the loss of the generator's fit is {losses[-1]} at step {step + 1} of {settings.steps}, so its weights "
+                f"are useless. Lower generator.fit.lr (now {settings.lr}) or generator.fit.grad_clip (now "
+                f"{settings.grad_clip}), and check that the data are finite."
+            )
+        if step == 9:
+            _warn_if_long((time.perf_counter() - started) / 10 * settings.steps)
+        progress(step + 1, settings.steps)
+    fitted = averaged.module.eval().requires_grad_(False)
+    return Fitted(fitted, losses, time.perf_counter() - started)
+
+
+def _warn_if_long(seconds: float) -> None:
+    if seconds > _LONG_FIT_SECONDS:
+        log.warning(
+            "Fitting the generator will take about %.0f minutes. It is done once and kept; shorter with a smaller "
+            "real.size, fewer generator.fit.steps, narrower generator.fit.channels, or a GPU.",
+            seconds / 60,
+        )

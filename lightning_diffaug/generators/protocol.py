@@ -1,0 +1,71 @@
+"""What a generator is: an object that turns conditions and seeds into samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightning_diffaug.snapshot import Snapshot
+
+Condition: TypeAlias = Mapping[str, Any]
+"""Name → batch: a tensor ``(n, …)`` or a list of n values, one for each sample asked for."""
+
+LABEL = "label"
+"""Key of the class index, int64 ``(n,)``."""
+
+START = "start"
+"""Key of the real samples to start from (SDEdit): float32 ``(n, *shape)`` in [-1, 1], or field name → such a tensor."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Anything with a ``generate`` method: a diffusion model, a GAN, a simulator, a client of a server."""
+
+    def generate(self, condition: Condition, seeds: Sequence[int]) -> Mapping[str, Tensor] | Tensor:
+        """Makes one sample for each seed.
+
+        Args:
+            condition: What each sample shall be; every value has n entries.
+            seeds: n seeds, each in [0, 2^63). The same seed and condition give the same sample (within rounding
+                where the batch is another one); the global random states are neither read nor changed.
+
+        Returns:
+            Field name → n samples; continuous fields are float32 in [-1, 1]. A bare tensor stands for the only
+            continuous field of the data.
+        """
+        ...
+
+
+@runtime_checkable
+class Fittable(Generator, Protocol):
+    """A generator that learns from the real training data before it can generate."""
+
+    def fit_key(self) -> dict[str, Any]:
+        """Plain settings that the fitted weights depend on; they name the fit."""
+        ...
+
+    def sample_key(self) -> dict[str, Any]:
+        """Plain settings that change a sample but not the fitted weights; they name the pool."""
+        ...
+
+    def fit(self, snapshot: Snapshot, folder: Path, progress: Callable[[int, int], None]) -> None:
+        """Fits to the snapshot and writes the result.
+
+        Args:
+            snapshot: The real training data.
+            folder: An existing, empty folder; gets safetensors and JSON only.
+            progress: Called as ``progress(step, total)`` after every step.
+        """
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Makes `generate` ready with what `fit` wrote."""
+        ...
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments as plain values: ``type(self)(**self.config())`` is the same generator."""
+        ...

@@ -1,0 +1,166 @@
+"""Noise schedules: the schedulers of `diffusers` by short names, and the forward process that a fit learns to undo."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_diffaug.errors import ConfigurationError
+
+TRAIN_TIMESTEPS = 1000
+"""Length T of the diffusion that is fitted; model timesteps lie in [0, T)."""
+
+DIFFUSION = ("epsilon", "v_prediction", "sample")
+FLOW = "flow"
+PREDICTION_TYPES = (*DIFFUSION, FLOW)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A scheduler class of diffusers and what it needs beyond the fitted noise schedule."""
+
+    module: str
+    cls: str
+    predictions: tuple[str, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+    flow_extra: dict[str, Any] = field(default_factory=dict)
+
+
+# "trailing" starts at t = T - 1, where the noise really starts (Lin et al. 2023, "Common Diffusion Noise Schedules and
+# Sample Steps are Flawed"). The sigma-space solvers get Karras' spacing (Karras et al. 2022, eq. 5): evenly spaced
+# timesteps of a squared-cosine schedule begin at sigma = 2e4 and waste their first steps there.
+_TRAILING = {"timestep_spacing": "trailing"}
+_KARRAS = {"use_karras_sigmas": True}
+_FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+_SCHEDULERS: dict[str, _Named] = {
+    "ddpm": _Named("ddpm", "DDPMScheduler", DIFFUSION, _TRAILING),
+    "ddim": _Named("ddim", "DDIMScheduler", DIFFUSION, _TRAILING),
+    "dpmsolver++": _Named(
+        "dpmsolver_multistep", "DPMSolverMultistepScheduler", PREDICTION_TYPES, {}, _FLOW_SIGMAS
+    ),
+    "unipc": _Named("unipc_multistep", "UniPCMultistepScheduler", PREDICTION_TYPES, {}, _FLOW_SIGMAS),
+    "heun": _Named("heun_discrete", "HeunDiscreteScheduler", DIFFUSION, _KARRAS),
+    "euler": _Named("euler_discrete", "EulerDiscreteScheduler", DIFFUSION, _KARRAS),
+    "flow_euler": _Named("flow_match_euler_discrete", "FlowMatchEulerDiscreteScheduler", (FLOW,)),
+    "lcm": _Named("lcm", "LCMScheduler", DIFFUSION),
+}
+SCHEDULERS = tuple(_SCHEDULERS)
+"""Names that `make_scheduler` knows."""
+
+
+def check_scheduler(name: str, prediction_type: str) -> None:
+    """Refuses a scheduler that does not exist or cannot use what the denoiser predicts.
+
+    Raises:
+        ConfigurationError: The name is unknown, or does not go with the prediction type.
+    """
+    if name not in _SCHEDULERS:
+        raise ConfigurationError(
+            f"scheduler={name!r} is unknown: it names the solver of the reverse process. "
+            f"Set generator.scheduler to one of {', '.join(SCHEDULERS)}."
+        )
+    if prediction_type not in _SCHEDULERS[name].predictions:
+        fitting = [other for other, known in _SCHEDULERS.items() if prediction_type in known.predictions]
+        raise ConfigurationError(
+            f"scheduler={name!r} cannot use a denoiser that predicts {prediction_type!r}: it needs "
+            f"{' or '.join(_SCHEDULERS[name].predictions)}. Set generator.scheduler to one of {', '.join(fitting)}, "
+            "or generator.fit.prediction_type (which fits anew)."
+        )
+
+
+def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 10, clip: bool = True) -> Any:
+    """Makes a scheduler of diffusers on the noise schedule of `ForwardProcess`.
+
+    Args:
+        name: One of `SCHEDULERS`.
+        prediction_type: What the denoiser predicts, one of `PREDICTION_TYPES`.
+        num_inference_steps: Steps it will be asked for (LCM skips through a finer schedule of at least that many).
+        clip: Clip the predicted sample to [-1, 1] where the scheduler can; right for data, wrong for latents.
+
+    Returns:
+        A scheduler, timesteps not yet set.
+
+    Raises:
+        ConfigurationError: See `check_scheduler`.
+    """
+    check_scheduler(name, prediction_type)
+    known = _SCHEDULERS[name]
+    cls = getattr(importlib.import_module(f"diffusers.schedulers.scheduling_{known.module}"), known.cls)
+    if name == "flow_euler":
+        return cls(num_train_timesteps=TRAIN_TIMESTEPS)
+    settings: dict[str, Any] = {
+        "num_train_timesteps": TRAIN_TIMESTEPS,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": prediction_type,
+        **known.extra,
+    }
+    if prediction_type == FLOW:
+        settings |= known.flow_extra
+    if name in ("ddpm", "ddim", "heun", "lcm"):
+        settings["clip_sample"] = clip
+    if name == "lcm":
+        settings["original_inference_steps"] = max(50, num_inference_steps)
+    return cls(**settings)
+
+
+class ForwardProcess:
+    """Adds noise to samples, and says what a denoiser has to predict.
+
+    Diffusion: ``x_t = a_t x_0 + s_t eps`` with the squared-cosine schedule (Nichol & Dhariwal 2021, eq. 17) and the
+    targets eps, ``v = a_t eps - s_t x_0`` (Salimans & Ho 2022, appendix D) or x_0. Flow: ``x_t = (1 - u) x_0 + u eps``,
+    ``u = t / T``, with the target ``eps - x_0`` (Lipman et al. 2023; Liu et al. 2023).
+
+    Args:
+        prediction_type: One of `PREDICTION_TYPES`.
+
+    Raises:
+        ConfigurationError: The prediction type is unknown.
+    """
+
+    def __init__(self, prediction_type: str) -> None:
+        self.check(prediction_type)
+        self.prediction_type = prediction_type
+        self._scheduler = None if prediction_type == FLOW else make_scheduler("ddpm", prediction_type)
+
+    @staticmethod
+    def check(prediction_type: str) -> None:
+        """Refuses an unknown prediction type.
+
+        Raises:
+            ConfigurationError: It is none of `PREDICTION_TYPES`.
+        """
+        if prediction_type not in PREDICTION_TYPES:
+            raise ConfigurationError(
+                f"prediction_type={prediction_type!r} is unknown: it says what the denoiser learns to predict. "
+                f"Set generator.fit.prediction_type to one of {', '.join(PREDICTION_TYPES)}."
+            )
+
+    def timesteps(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draws n timesteps that are uniform in [0, T) and stratified: one in each n-th of the range.
+
+        Low-discrepancy times lower the variance of the loss (Kingma et al. 2021, "Variational Diffusion Models",
+        appendix I.1).
+
+        Returns:
+            (n,) int64 for diffusion, float32 for flow.
+        """
+        u = (torch.arange(n) + torch.rand(1, generator=rng)) / n
+        if self._scheduler is None:
+            return u * TRAIN_TIMESTEPS
+        return (u * TRAIN_TIMESTEPS).long().clamp_(max=TRAIN_TIMESTEPS - 1)
+
+    def noised(self, x_0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns x_t and the target of the prediction, both like `x_0` (n, …); `noise` is standard normal, t (n,)."""
+        if self._scheduler is None:
+            u = (t / TRAIN_TIMESTEPS).view(-1, *[1] * (x_0.ndim - 1))
+            return torch.lerp(x_0, noise, u), noise - x_0
+        x_t = self._scheduler.add_noise(x_0, noise, t)
+        if self.prediction_type == "sample":
+            return x_t, x_0
+        return x_t, noise if self.prediction_type == "epsilon" else self._scheduler.get_velocity(
+            x_0, noise, t
+        )
