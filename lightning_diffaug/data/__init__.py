@@ -4,12 +4,16 @@ from lightning_diffaug.data.augment import SmallAffine, classical
 from lightning_diffaug.data.base import RealDataModule, Splits
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.digits import DigitsDataModule
+from lightning_diffaug.data.image_folder import ImageFolderDataModule
+from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
 __all__ = [
     "DigitsDataModule",
     "ImageDataset",
+    "ImageFolderDataModule",
     "RealDataModule",
     "SmallAffine",
     "Splits",
+    "TorchvisionDataModule",
     "classical",
 ]

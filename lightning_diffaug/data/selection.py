@@ -23,7 +23,9 @@ def _members(targets: npt.NDArray[np.int64], label: int) -> npt.NDArray[np.int64
     return np.flatnonzero(targets == label).astype(np.int64)
 
 
-def stratified_split(targets: Sequence[int], shares: Sequence[float], seed: int = 0) -> list[list[int]]:
+def stratified_split(
+    targets: Sequence[int], shares: Sequence[float], seed: int = 0, classes: Sequence[str] | None = None
+) -> list[list[int]]:
     """Splits indices into parts that hold every class in the same proportion.
 
     Unlike scikit-learn's splitter it also serves classes of a handful of samples: every part gets at
@@ -33,6 +35,7 @@ def stratified_split(targets: Sequence[int], shares: Sequence[float], seed: int 
         targets: class index of each sample.
         shares: share of each part, each in (0, 1); the sum is 1.
         seed: the split is a pure function of ``targets``, ``shares`` and this.
+        classes: class names, for the error.
 
     Returns:
         One ascending list of indices per share.
@@ -50,8 +53,9 @@ def stratified_split(targets: Sequence[int], shares: Sequence[float], seed: int 
     for label in np.unique(labels).tolist():
         order = _rng(seed, _SPLIT, label).permutation(_members(labels, label))
         if len(order) < len(shares):
+            name = label if classes is None else classes[label]
             raise ConfigurationError(
-                f"class {label} has {len(order)} sample(s), too few for {len(shares)} parts with at least "
+                f"class {name} has {len(order)} sample(s), too few for {len(shares)} parts with at least "
                 "one each. Add samples to the class, or give each part a folder of its own in real.root"
             )
         sizes = [max(1, round(share * len(order))) for share in shares]
