@@ -219,15 +219,15 @@ def as_schedule(value: Any) -> Schedule:
     Raises:
         ConfigurationError: If it is none of these, or a number in it is not in [0, 1].
     """
-    if isinstance(value, Schedule):
+    if isinstance(value, Schedule) and not isinstance(value, type):
         return value
     if not isinstance(value, Mapping):
         return Constant(as_fraction(value))
     settings = dict(value)
     name = settings.pop("name", None)
-    if name not in SCHEDULES:
+    if str(name) not in SCHEDULES:
         raise ConfigurationError(f"{KEY}.name={name!r} is unknown. Set it to one of {', '.join(SCHEDULES)}.")
-    schedule = SCHEDULES[name]
+    schedule = SCHEDULES[str(name)]
     known = [field.name for field in fields(schedule)]  # type: ignore[arg-type]
     if set(settings) != set(known):
         raise ConfigurationError(
