@@ -1,4 +1,4 @@
-"""How a sample is made: the generator protocol, the denoising loop, and a diffusion model fitted on the user's data."""
+"""How a sample is made: the protocol, the denoising loop, and a diffusion model fitted on the user's data."""
 
 from lightning_diffaug.generators.diffusion import DiffusionGenerator
 from lightning_diffaug.generators.loop import SAMPLER_VERSION

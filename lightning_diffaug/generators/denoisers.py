@@ -31,7 +31,7 @@ class Denoiser(Protocol):
         ...
 
     def null(self, condition: Condition) -> Condition | None:
-        """The same condition with nothing asked for, with the same keys; None if the denoiser has no such thing."""
+        """The same keys with nothing asked for; None if the denoiser knows no such condition."""
         ...
 
 
@@ -83,8 +83,9 @@ class UNetConfig:
         if channels is None:
             if size > 256:
                 raise ConfigurationError(
-                    f"samples are {shape[1]}×{shape[2]} pixels: a pixel-space UNet fitted from scratch is practical up "
-                    "to 256. Set real.size to a smaller one (e.g. 64), or generator.fit.channels to widths of your own."
+                    f"samples are {shape[1]}x{shape[2]} pixels: a pixel-space UNet fitted from scratch is "
+                    "practical up to 256. Set real.size to a smaller one (e.g. 64), or "
+                    "generator.fit.channels to widths of your own."
                 )
             # One more halving for each doubling of the size: the lowest resolution stays at 4 to 8 pixels.
             halvings = max(1, math.ceil(math.log2(size / 8)))
@@ -93,8 +94,8 @@ class UNetConfig:
             )
         if not channels or any(width < 8 or width % 8 for width in channels):
             raise ConfigurationError(
-                f"channels={channels} must be multiples of 8 (groups of the normalisation), one for each resolution. "
-                "Set generator.fit.channels to e.g. [32, 32]."
+                f"channels={channels} must be multiples of 8 (groups of the normalisation), one for each "
+                "resolution. Set generator.fit.channels to e.g. [32, 32]."
             )
         wide = size >= 12 if attention is None else attention
         return cls((shape[0], shape[1], shape[2]), num_classes, tuple(channels), layers_per_block, wide)
@@ -141,7 +142,7 @@ class UNetDenoiser(nn.Module):
         )
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """See `Denoiser`; ``condition["label"]`` is int64 (n,) in 0..num_classes, the last one being the null class."""
+        """See `Denoiser`; labels are int64 (n,) in 0..num_classes, the last being the null class."""
         right, bottom = self._pad
         if right or bottom:
             x_t = functional.pad(x_t, (0, right, 0, bottom), mode="replicate")
@@ -167,13 +168,14 @@ class UNetDenoiser(nn.Module):
             return {}
         if LABEL not in condition:
             raise GeneratorError(
-                f"the condition has {sorted(condition)} and no 'label', but this generator was fitted with {classes} "
-                "classes. Give condition['label'] as int64 class indices."
+                f"the condition has {sorted(condition)} and no 'label', but this generator was fitted with "
+                f"{classes} classes. Give condition['label'] as int64 class indices."
             )
         label = torch.as_tensor(condition[LABEL], dtype=torch.int64)
         if label.shape != (n,) or (n and not 0 <= int(label.min()) <= int(label.max()) < classes):
             raise GeneratorError(
-                f"condition['label'] has shape {tuple(label.shape)} and values {label.unique().tolist()[:20]}; needed are "
-                f"{n} class indices in 0..{classes - 1}, one for each seed."
+                f"condition['label'] has shape {tuple(label.shape)} and values "
+                f"{sorted(set(label.flatten().tolist()))[:20]}; needed are {n} class indices in "
+                f"0..{classes - 1}, one for each seed."
             )
         return {LABEL: label}

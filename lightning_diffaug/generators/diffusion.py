@@ -1,4 +1,4 @@
-"""The default generator: a small class-conditional diffusion model, fitted on the user's own training data."""
+"""The default generator: a small class-conditional diffusion model, fitted on the user's training data."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ def resolve_device(device: str) -> torch.device:
 class DiffusionGenerator:
     """Fits a UNet to the snapshot and samples from it.
 
-    All continuous fields of a sample (image, mask, depth, …) are denoised together, joined along their channels; so they
-    must have the same height and width.
+    All continuous fields of a sample (image, mask, depth, …) are denoised together, joined along their
+    channels; so they must have the same height and width.
 
     Args:
         scheduler: Solver of the reverse process, one of `schedulers.SCHEDULERS`.
         num_inference_steps: Solver steps from noise to a sample.
         guidance_scale: Weight of classifier-free guidance; 1 is none.
-        strength: Below 1, real samples given as ``condition["start"]`` are noised this far and denoised again (SDEdit).
+        strength: Below 1, real samples given as ``condition["start"]`` are noised this far and denoised again
+            (SDEdit).
         seed: Of the fit. The seeds of samples are given to `generate`.
         batch_size: Most samples denoised at a time.
         device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …
@@ -171,8 +172,9 @@ class DiffusionGenerator:
         state, description = weights.load(folder)
         if description["prediction_type"] != self.fit_settings.prediction_type:
             raise GeneratorError(
-                f"{folder} was fitted with prediction_type={description['prediction_type']!r}, this generator is set to "
-                f"{self.fit_settings.prediction_type!r}. Set generator.fit.prediction_type to the former, or fit anew."
+                f"{folder} was fitted with prediction_type={description['prediction_type']!r}, this "
+                f"generator is set to {self.fit_settings.prediction_type!r}. Set "
+                "generator.fit.prediction_type to the former, or fit anew."
             )
         with torch.random.fork_rng():  # building the network draws initial weights, which are overwritten
             denoiser = UNetDenoiser(UNetConfig.from_json(description["unet"]))
@@ -184,8 +186,9 @@ class DiffusionGenerator:
         """Samples one set of fields for each seed; see `Generator`.
 
         Args:
-            condition: ``label``: int64 (n,) class indices, where the data have labels; ``start``: real samples in [-1, 1]
-                to vary, a tensor (n, *shape) or one for each field, where `strength` is below 1. Other keys are ignored.
+            condition: ``label``: int64 (n,) class indices, where the data have labels; ``start``: real
+                samples in [-1, 1] to vary, a tensor (n, *shape) or one for each field, where `strength` is
+                below 1. Other keys are ignored.
             seeds: n seeds.
 
         Returns:
@@ -218,7 +221,7 @@ class DiffusionGenerator:
                     next(self._denoiser.parameters()).device,
                 )
             )
-        joint = torch.cat(parts).split(list(self._channels.values()), dim=1)
+        joint = torch.split(torch.cat(parts), list(self._channels.values()), dim=1)
         return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
 
     def _start(self, condition: Condition, n: int) -> Tensor | None:
@@ -234,8 +237,8 @@ class DiffusionGenerator:
         )
         if tuple(start.shape) != (n, *self._denoiser.config.shape):
             raise GeneratorError(
-                f"condition['start'] has shape {tuple(start.shape)}; needed is {(n, *self._denoiser.config.shape)}, one "
-                "real sample for each seed."
+                f"condition['start'] has shape {tuple(start.shape)}; needed is "
+                f"{(n, *self._denoiser.config.shape)}, one real sample for each seed."
             )
         return start
 
@@ -250,8 +253,9 @@ def _joint_shape(spec: SampleSpec) -> tuple[dict[str, int], tuple[int, ...]]:
         or any(len(field.shape) != 3 for field in made)
     ):
         raise ConfigurationError(
-            f"the continuous fields {shapes} cannot be denoised together: needed are images (C, H, W) of one height and "
-            "width. Set data.fields to those, or generator to one that is made for this kind of data."
+            f"the continuous fields {shapes} cannot be denoised together: needed are images (C, H, W) of "
+            "one height and width. Set data.fields to those, or generator to one that is made for this kind "
+            "of data."
         )
     channels = {field.name: field.shape[0] for field in made}
     return channels, (sum(channels.values()), *made[0].shape[1:])

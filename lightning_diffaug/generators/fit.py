@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIT_VERSION = 1
-"""Raised with every change that makes other weights from the same settings: it is part of the fit's fingerprint."""
+"""Raised with every change that makes other weights from the same settings; part of the fit's fingerprint."""
 
 _LONG_FIT_SECONDS = 600.0
 
@@ -44,8 +44,8 @@ class FitSettings:
         grad_clip: Largest norm of the gradient.
         ema: Decay of the moving average of the weights, which is what is kept.
         condition_dropout: Share of the samples that are fitted without their condition (for guidance).
-        class_balance: Exponent b: a sample is drawn with a weight ∝ (1 / its class's count)^b. 0 follows the data, 1 draws
-            all classes alike.
+        class_balance: Exponent b: a sample is drawn with a weight ∝ (1 / its class's count)^b. 0 follows the
+            data, 1 draws all classes alike.
         prediction_type: ``"v_prediction"``, ``"epsilon"``, ``"sample"`` or ``"flow"``.
         channels: Width of each resolution of the UNet; None chooses by the size of the samples.
         layers_per_block: Residual layers for each resolution.
@@ -86,8 +86,8 @@ class FitSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 raise ConfigurationError(
-                    f"fit.{name}={value!r} is not in [{low}, {high}]: it is {meaning}. Set generator.fit.{name} to a value "
-                    f"in this range (default {getattr(FitSettings, name)})."
+                    f"fit.{name}={value!r} is not in [{low}, {high}]: it is {meaning}. Set "
+                    f"generator.fit.{name} to a value in this range (default {getattr(FitSettings, name)})."
                 )
 
     @classmethod
@@ -104,8 +104,8 @@ class FitSettings:
         for key in values:
             if key not in known:
                 raise ConfigurationError(
-                    f"generator.fit.{key} is unknown, so it would change nothing. Set generator.fit.<key> with one of: "
-                    f"{', '.join(known)}."
+                    f"generator.fit.{key} is unknown, so it would change nothing. Set generator.fit.<key> "
+                    f"with one of: {', '.join(known)}."
                 )
         return cls(**values)
 
@@ -136,8 +136,8 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
 class ClassBalancedDraws:
     """Draws sample indices with weights ∝ (1 / class count)^b, with replacement, at any number of samples.
 
-    First the class is drawn, then a sample in it: a draw costs no pass over the samples, and there is no limit on their
-    number (`torch.multinomial` has one at 2^24).
+    First the class is drawn, then a sample in it: a draw costs no pass over the samples, and there is no
+    limit on their number (`torch.multinomial` has one at 2^24).
 
     Args:
         labels: int64 (n,) class indices; None is one class.
@@ -199,7 +199,8 @@ def fit_denoiser(
     The same arguments give the same weights on one machine. The global random states are left as they were.
 
     Args:
-        make_denoiser: Builds the network; its label condition has one more index than there are classes, for "none".
+        make_denoiser: Builds the network; its label condition has one more index than there are classes, for
+            "none".
         snapshot: The real training data.
         names: Fields that are denoised together, joined along their channels.
         settings: The recipe.
@@ -228,7 +229,8 @@ def fit_denoiser(
     optimizer = torch.optim.AdamW(
         denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
-    averaged = AveragedModel(denoiser, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(denoiser, multi_avg_fn=average)
     losses: list[float] = []
     for step in range(settings.steps):
         rows = draws(settings.batch_size, rng)
@@ -244,16 +246,16 @@ def fit_denoiser(
             group["lr"] = settings.lr * learning_rate(step, settings)
         loss = functional.mse_loss(denoiser(x_t.to(device), t.to(device), condition), target.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(denoiser.parameters(), settings.grad_clip)
         optimizer.step()
         averaged.update_parameters(denoiser)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise GeneratorError(
-                f"the loss of the generator's fit is {losses[-1]} at step {step + 1} of {settings.steps}, so its weights "
-                f"are useless. Lower generator.fit.lr (now {settings.lr}) or generator.fit.grad_clip (now "
-                f"{settings.grad_clip}), and check that the data are finite."
+                f"the loss of the generator's fit is {losses[-1]} at step {step + 1} of {settings.steps}, "
+                f"so its weights are useless. Lower generator.fit.lr (now {settings.lr}) or "
+                f"generator.fit.grad_clip (now {settings.grad_clip}), and check that the data are finite."
             )
         if step == 9:
             _warn_if_long((time.perf_counter() - started) / 10 * settings.steps)
@@ -265,7 +267,7 @@ def fit_denoiser(
 def _warn_if_long(seconds: float) -> None:
     if seconds > _LONG_FIT_SECONDS:
         log.warning(
-            "Fitting the generator will take about %.0f minutes. It is done once and kept; shorter with a smaller "
-            "real.size, fewer generator.fit.steps, narrower generator.fit.channels, or a GPU.",
+            "Fitting the generator will take about %.0f minutes. It is done once and kept; shorter with a "
+            "smaller real.size, fewer generator.fit.steps, narrower generator.fit.channels, or a GPU.",
             seconds / 60,
         )

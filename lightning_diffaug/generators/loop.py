@@ -33,8 +33,8 @@ def check_sampling(num_inference_steps: int, guidance_scale: float, strength: fl
     """
     if not 1 <= num_inference_steps <= 1000:
         raise ConfigurationError(
-            f"num_inference_steps={num_inference_steps} is not in 1..1000: it is the number of solver steps from "
-            "noise to a sample. Set generator.num_inference_steps to e.g. 10."
+            f"num_inference_steps={num_inference_steps} is not in 1..1000: it is the number of solver steps "
+            "from noise to a sample. Set generator.num_inference_steps to e.g. 10."
         )
     if not (math.isfinite(guidance_scale) and guidance_scale >= 0.0):
         raise ConfigurationError(
@@ -43,8 +43,8 @@ def check_sampling(num_inference_steps: int, guidance_scale: float, strength: fl
         )
     if not 0.0 <= strength <= 1.0:
         raise ConfigurationError(
-            f"strength={strength} is not in [0, 1]: it is how far a real start sample is noised, 1 forgets it. "
-            "Set generator.strength to e.g. 0.6."
+            f"strength={strength} is not in [0, 1]: it is how far a real start sample is noised, 1 forgets "
+            "it. Set generator.strength to e.g. 0.6."
         )
 
 
@@ -62,7 +62,7 @@ def noise_like(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:
 
 
 def guided(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, scale: float) -> Tensor:
-    """Classifier-free guidance, ``null + scale (cond - null)`` (Ho & Salimans 2022, eq. 6), in one batched call.
+    """Classifier-free guidance, ``null + scale (cond - null)`` (Ho & Salimans 2022, eq. 6), as one batch.
 
     A scale of 1, or a denoiser without a null condition, costs one plain call.
     """
@@ -129,7 +129,8 @@ def sample(
         seeds: n seeds. All noise of a sample comes from its own seed, whatever else is in the batch.
         num_inference_steps: Solver steps from pure noise (Heun calls the denoiser twice a step).
         guidance_scale: Weight of classifier-free guidance; 1 is none.
-        start: (n, *shape) real samples in [-1, 1] to vary (SDEdit, Meng et al. 2022); None starts from pure noise.
+        start: (n, *shape) real samples in [-1, 1] to vary (SDEdit, Meng et al. 2022); None starts from pure
+            noise.
         strength: How far `start` is noised: 0 returns it, 1 forgets it. Without `start` it must be 1.
         device: Where the loop runs.
         on_step: Told about each step.
@@ -154,6 +155,12 @@ def sample(
         rngs = seeded(seeds)
         noise = noise_like(shape, rngs).to(device)
         condition = _to(condition, device)
+        longest = scheduler.config.num_train_timesteps
+        if num_inference_steps > longest:
+            raise ConfigurationError(
+                f"num_inference_steps={num_inference_steps} is more than the {longest} timesteps of "
+                f"{type(scheduler).__name__}. Set generator.num_inference_steps to {longest} or fewer."
+            )
         scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = scheduler.timesteps
         if start is None:
@@ -181,7 +188,8 @@ def sample(
         if bad:
             raise GeneratorError(
                 f"{bad} of {len(seeds)} samples are not finite: the denoising diverged. "
-                "Lower generator.guidance_scale, or raise generator.num_inference_steps or generator.fit.steps."
+                "Lower generator.guidance_scale, or raise generator.num_inference_steps or "
+                "generator.fit.steps."
             )
         x = x.clamp(-1.0, 1.0).to("cpu", torch.float32)
     return x.clone()  # an ordinary tensor, not one of inference mode

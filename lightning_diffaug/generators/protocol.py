@@ -18,7 +18,7 @@ LABEL = "label"
 """Key of the class index, int64 ``(n,)``."""
 
 START = "start"
-"""Key of the real samples to start from (SDEdit): float32 ``(n, *shape)`` in [-1, 1], or field name → such a tensor."""
+"""Key of the real samples to vary: float32 ``(n, *shape)`` in [-1, 1], or field name → such a tensor."""
 
 
 @runtime_checkable
@@ -30,12 +30,13 @@ class Generator(Protocol):
 
         Args:
             condition: What each sample shall be; every value has n entries.
-            seeds: n seeds, each in [0, 2^63). The same seed and condition give the same sample (within rounding
-                where the batch is another one); the global random states are neither read nor changed.
+            seeds: n seeds, each in [0, 2^63). The same seed and condition give the same sample (within
+                rounding where the batch is another one); the global random states are neither read nor
+                changed.
 
         Returns:
-            Field name → n samples; continuous fields are float32 in [-1, 1]. A bare tensor stands for the only
-            continuous field of the data.
+            Field name → n samples; continuous fields are float32 in [-1, 1]. A bare tensor stands for the
+            only continuous field of the data.
         """
         ...
 

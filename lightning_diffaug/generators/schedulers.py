@@ -1,7 +1,8 @@
-"""Noise schedules: the schedulers of `diffusers` by short names, and the forward process that a fit learns to undo."""
+"""The schedulers of `diffusers` by short names, and the forward process that a fit learns to undo."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,28 +26,23 @@ class _Named:
 
     module: str
     cls: str
-    predictions: tuple[str, ...]
-    extra: dict[str, Any] = field(default_factory=dict)
-    flow_extra: dict[str, Any] = field(default_factory=dict)
+    predictions: tuple[str, ...] = DIFFUSION
+    flow: dict[str, Any] = field(default_factory=dict)
+    sigma_space: bool = False
 
 
-# "trailing" starts at t = T - 1, where the noise really starts (Lin et al. 2023, "Common Diffusion Noise Schedules and
-# Sample Steps are Flawed"). The sigma-space solvers get Karras' spacing (Karras et al. 2022, eq. 5): evenly spaced
-# timesteps of a squared-cosine schedule begin at sigma = 2e4 and waste their first steps there.
-_TRAILING = {"timestep_spacing": "trailing"}
-_KARRAS = {"use_karras_sigmas": True}
 _FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 _SCHEDULERS: dict[str, _Named] = {
-    "ddpm": _Named("ddpm", "DDPMScheduler", DIFFUSION, _TRAILING),
-    "ddim": _Named("ddim", "DDIMScheduler", DIFFUSION, _TRAILING),
+    "ddpm": _Named("ddpm", "DDPMScheduler"),
+    "ddim": _Named("ddim", "DDIMScheduler"),
     "dpmsolver++": _Named(
-        "dpmsolver_multistep", "DPMSolverMultistepScheduler", PREDICTION_TYPES, {}, _FLOW_SIGMAS
+        "dpmsolver_multistep", "DPMSolverMultistepScheduler", PREDICTION_TYPES, _FLOW_SIGMAS
     ),
-    "unipc": _Named("unipc_multistep", "UniPCMultistepScheduler", PREDICTION_TYPES, {}, _FLOW_SIGMAS),
-    "heun": _Named("heun_discrete", "HeunDiscreteScheduler", DIFFUSION, _KARRAS),
-    "euler": _Named("euler_discrete", "EulerDiscreteScheduler", DIFFUSION, _KARRAS),
+    "unipc": _Named("unipc_multistep", "UniPCMultistepScheduler", PREDICTION_TYPES, _FLOW_SIGMAS),
+    "heun": _Named("heun_discrete", "HeunDiscreteScheduler", sigma_space=True),
+    "euler": _Named("euler_discrete", "EulerDiscreteScheduler", sigma_space=True),
     "flow_euler": _Named("flow_match_euler_discrete", "FlowMatchEulerDiscreteScheduler", (FLOW,)),
-    "lcm": _Named("lcm", "LCMScheduler", DIFFUSION),
+    "lcm": _Named("lcm", "LCMScheduler"),
 }
 SCHEDULERS = tuple(_SCHEDULERS)
 """Names that `make_scheduler` knows."""
@@ -67,8 +63,8 @@ def check_scheduler(name: str, prediction_type: str) -> None:
         fitting = [other for other, known in _SCHEDULERS.items() if prediction_type in known.predictions]
         raise ConfigurationError(
             f"scheduler={name!r} cannot use a denoiser that predicts {prediction_type!r}: it needs "
-            f"{' or '.join(_SCHEDULERS[name].predictions)}. Set generator.scheduler to one of {', '.join(fitting)}, "
-            "or generator.fit.prediction_type (which fits anew)."
+            f"{' or '.join(_SCHEDULERS[name].predictions)}. Set generator.scheduler to one of "
+            f"{', '.join(fitting)}, or generator.fit.prediction_type (which fits anew)."
         )
 
 
@@ -78,7 +74,8 @@ def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 1
     Args:
         name: One of `SCHEDULERS`.
         prediction_type: What the denoiser predicts, one of `PREDICTION_TYPES`.
-        num_inference_steps: Steps it will be asked for (LCM skips through a finer schedule of at least that many).
+        num_inference_steps: Steps it will be asked for (LCM skips through a finer schedule of at least that
+            many).
         clip: Clip the predicted sample to [-1, 1] where the scheduler can; right for data, wrong for latents.
 
     Returns:
@@ -96,10 +93,15 @@ def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 1
         "num_train_timesteps": TRAIN_TIMESTEPS,
         "beta_schedule": "squaredcos_cap_v2",
         "prediction_type": prediction_type,
-        **known.extra,
+        # Starts at the last timestep, where the noise really starts (Lin et al. 2023, "Common Diffusion Noise
+        # Schedules and Sample Steps are Flawed").
+        "timestep_spacing": "trailing",
     }
+    if known.sigma_space:
+        betas = _betas_up_to_sigma_max()
+        settings |= {"num_train_timesteps": len(betas), "trained_betas": betas}
     if prediction_type == FLOW:
-        settings |= known.flow_extra
+        settings |= known.flow
     if name in ("ddpm", "ddim", "heun", "lcm"):
         settings["clip_sample"] = clip
     if name == "lcm":
@@ -107,12 +109,28 @@ def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 1
     return cls(**settings)
 
 
+@functools.cache
+def _betas_up_to_sigma_max() -> list[float]:
+    """The squared-cosine chain up to a sigma of 80 (Karras et al. 2022, table 1).
+
+    The whole chain ends at sigma = 2e4: a solver in sigma space would spend its first steps on nothing but
+    noise.
+    """
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    whole = DDPMScheduler(num_train_timesteps=TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2")
+    sigma = ((1.0 - whole.alphas_cumprod) / whole.alphas_cumprod).sqrt()
+    betas: list[float] = whole.betas[sigma <= 80.0].tolist()
+    return betas
+
+
 class ForwardProcess:
     """Adds noise to samples, and says what a denoiser has to predict.
 
-    Diffusion: ``x_t = a_t x_0 + s_t eps`` with the squared-cosine schedule (Nichol & Dhariwal 2021, eq. 17) and the
-    targets eps, ``v = a_t eps - s_t x_0`` (Salimans & Ho 2022, appendix D) or x_0. Flow: ``x_t = (1 - u) x_0 + u eps``,
-    ``u = t / T``, with the target ``eps - x_0`` (Lipman et al. 2023; Liu et al. 2023).
+    Diffusion: ``x_t = a_t x_0 + s_t eps`` with the squared-cosine schedule (Nichol & Dhariwal 2021, eq. 17)
+        and the
+    targets eps, ``v = a_t eps - s_t x_0`` (Salimans & Ho 2022, appendix D) or x_0. Flow: ``x_t = (1 - u) x_0
+    + u eps``, ``u = t / T``, with the target ``eps - x_0`` (Lipman et al. 2023; Liu et al. 2023).
 
     Args:
         prediction_type: One of `PREDICTION_TYPES`.
@@ -135,15 +153,15 @@ class ForwardProcess:
         """
         if prediction_type not in PREDICTION_TYPES:
             raise ConfigurationError(
-                f"prediction_type={prediction_type!r} is unknown: it says what the denoiser learns to predict. "
-                f"Set generator.fit.prediction_type to one of {', '.join(PREDICTION_TYPES)}."
+                f"prediction_type={prediction_type!r} is unknown: it says what the denoiser learns to "
+                f"predict. Set generator.fit.prediction_type to one of {', '.join(PREDICTION_TYPES)}."
             )
 
     def timesteps(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws n timesteps that are uniform in [0, T) and stratified: one in each n-th of the range.
 
-        Low-discrepancy times lower the variance of the loss (Kingma et al. 2021, "Variational Diffusion Models",
-        appendix I.1).
+        Low-discrepancy times lower the variance of the loss (Kingma et al. 2021, "Variational Diffusion
+        Models", appendix I.1).
 
         Returns:
             (n,) int64 for diffusion, float32 for flow.
@@ -154,7 +172,7 @@ class ForwardProcess:
         return (u * TRAIN_TIMESTEPS).long().clamp_(max=TRAIN_TIMESTEPS - 1)
 
     def noised(self, x_0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns x_t and the target of the prediction, both like `x_0` (n, …); `noise` is standard normal, t (n,)."""
+        """x_t and the target of the prediction, from `x_0` and normal `noise` (n, …) and t (n,)."""
         if self._scheduler is None:
             u = (t / TRAIN_TIMESTEPS).view(-1, *[1] * (x_0.ndim - 1))
             return torch.lerp(x_0, noise, u), noise - x_0

@@ -1,4 +1,4 @@
-"""Fitted weights on disk: one safetensors file that describes its own network, and a JSON file about the fit."""
+"""Fitted weights on disk: a safetensors file that describes its own network, and a JSON file on the fit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save(
 
 
 def weights_hash(folder: Path) -> str:
-    """The sha256 of fitted weights and their description, checked against what `fit.json` says; part of a pool's fingerprint.
+    """The sha256 of fitted weights and their description, verified; part of a pool's fingerprint.
 
     Raises:
         GeneratorError: The folder holds no complete fit, or the weights are not those that were written.
@@ -53,13 +53,13 @@ def weights_hash(folder: Path) -> str:
         found = _sha256(folder / _WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GeneratorError(
-            f"{folder} holds no complete fitted generator ({error}). Remove the folder, so that it is fitted again, or "
-            "set paths.cache_dir to another place."
+            f"{folder} holds no complete fitted generator ({error}). Remove the folder, so that it is "
+            "fitted again, or set paths.cache_dir to another place."
         ) from error
     if found != recorded:
         raise GeneratorError(
-            f"{folder / _WEIGHTS} was altered: its sha256 is {found}, fit.json says {recorded}. Remove the folder "
-            f"{folder}, so that the generator is fitted again."
+            f"{folder / _WEIGHTS} was altered: its sha256 is {found}, fit.json says {recorded}. Remove the "
+            f"folder {folder}, so that the generator is fitted again."
         )
     return found
 
