@@ -77,7 +77,7 @@ def largest_remainder(
     if total == 0:
         return np.zeros(t.shape, np.int64)
     exact = proportional(t, total, limit.astype(np.float64))
-    whole: IntArray = np.floor(exact + 10.0**-_TIE_DIGITS).astype(np.int64)
+    whole: IntArray = np.floor(exact).astype(np.int64)
     rank = np.empty(t.size, np.int64)
     rank[np.asarray(order, np.int64)] = np.arange(t.size)
     while (missing := total - int(whole.sum())) > 0:

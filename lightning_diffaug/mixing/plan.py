@@ -130,11 +130,13 @@ class EpochPlan:
         # Which: draws are listed class by class, then spread over the epoch.
         if both is None:
             drawn, further = real.of_all(at_real.size, substituted)
+            drawn_classes = real.class_of[drawn]
         else:
             count = both - planned
             streams = [real.of_class(c, k) for c, k in enumerate((count + substituted).tolist())]
             drawn = np.concatenate([stream[:k] for stream, k in zip(streams, count, strict=True)])
-            drawn = drawn[keys.spread(Stream.REAL_SPREAD, count, jitter=shuffle)]
+            spread = keys.spread(Stream.REAL_SPREAD, count, jitter=shuffle)
+            drawn, drawn_classes = drawn[spread], np.repeat(np.arange(len(own)), count)[spread]
             further = [stream[k:] for stream, k in zip(streams, count, strict=True)]
         made = [
             keys.cycles(Stream.WINDOW, rows[c], k, c) for c, k in enumerate((planned - substituted).tolist())
@@ -146,7 +148,7 @@ class EpochPlan:
         real_index[at_real] = drawn
         if targets.labelled:
             classes[at_synthetic] = np.repeat(np.arange(len(own)), planned)[spread]
-            classes[at_real] = real.class_of[drawn]
+            classes[at_real] = drawn_classes
         sizes = np.array([r.size for r in rows], np.int64)
         return cls(world_size, draws, real_index, window_row, classes, planned, substituted, sizes)
 

@@ -1,0 +1,31 @@
+"""Callbacks: the monitor that logs the mix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+if TYPE_CHECKING:
+    from lightning_diffaug.datamodule import DiffAugDataModule
+
+
+class MixMonitor(Callback):
+    """Logs the mix's figures at the end of each epoch. The DataModule attaches it by itself.
+
+    Args:
+        datamodule: Whose figures.
+    """
+
+    def __init__(self, datamodule: DiffAugDataModule) -> None:
+        self._datamodule = datamodule
+
+    @classmethod
+    def attach(cls, trainer: Any, datamodule: DiffAugDataModule) -> None:
+        """Gives a trainer its monitor, once."""
+        if not any(isinstance(callback, cls) for callback in trainer.callbacks):
+            trainer.callbacks.append(cls(datamodule))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs, under the names of `DiffAugDataModule.figures`."""
+        pl_module.log_dict(self._datamodule.figures(), rank_zero_only=True)

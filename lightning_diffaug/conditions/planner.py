@@ -1,0 +1,71 @@
+"""Planners: slot number → what its rows shall be. Pure functions, so any writer plans a slot alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_diffaug.errors import ConfigurationError
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class Planner(Protocol):
+    """Decides what a slot holds."""
+
+    def plan(self, slot: int, rows: int) -> dict[str, Any]:
+        """The condition of each row of a slot: name → tensor (rows, …) or list of `rows` plain values."""
+        ...
+
+
+class QuotaPlanner:
+    """Gives every class its share of the rows, in each slot to the rounding and over slots exactly.
+
+    Slot k samples the classes systematically (one offset, equal steps through the cumulated shares); the offsets
+    follow the golden-ratio sequence, whose mean over any run of slots is uniform.
+
+    Args:
+        shares: Share of each class, non-negative, in class order (normalised to sum 1). None: data without labels,
+            whose rows have no condition.
+
+    Raises:
+        ConfigurationError: A share is negative, or all are 0.
+    """
+
+    def __init__(self, shares: Sequence[float] | None) -> None:
+        self.shares = None if shares is None else [float(share) for share in shares]
+        if self.shares is not None and (min(self.shares) < 0 or not sum(self.shares) > 0):
+            raise ConfigurationError(
+                f"planner quotas {self.shares} do not say how often to make each class: shares are non-negative and "
+                "at least one is above 0. Set data.planner to auto, uniform, as_real or {class: share}."
+            )
+
+    def plan(self, slot: int, rows: int) -> dict[str, Tensor]:
+        """Class labels of a slot.
+
+        Args:
+            slot: Slot number, from 0.
+            rows: Rows in the slot.
+
+        Returns:
+            ``{"label": int64 (rows,)}`` with class indices; empty for data without labels.
+        """
+        if self.shares is None:
+            return {}
+        cumulated = np.cumsum(self.shares) / sum(self.shares)
+        offset = (0.5 + slot * _GOLDEN) % 1.0
+        labels = np.searchsorted(cumulated, (np.arange(rows) + offset) / rows, side="right")
+        return {"label": torch.from_numpy(np.minimum(labels, len(cumulated) - 1).astype(np.int64))}
+
+
+def take(condition: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The condition of some of the rows."""
+    index = torch.as_tensor(rows, dtype=torch.int64)
+    return {
+        name: value.index_select(0, index) if isinstance(value, Tensor) else [value[row] for row in rows]
+        for name, value in condition.items()
+    }

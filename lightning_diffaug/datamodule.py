@@ -1,0 +1,278 @@
+"""DiffAugDataModule: real data and a pool of synthetic samples as one LightningDataModule."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import Dataset
+
+from lightning_diffaug.callbacks import MixMonitor
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.mixing import as_schedule
+from lightning_diffaug.mixing.sampler import MixSettings
+from lightning_diffaug.paths import default_cache_dir
+from lightning_diffaug.pool import capacity_slots, check_reuse
+from lightning_diffaug.ranks import Ranks
+from lightning_diffaug.real import RealTraining
+from lightning_diffaug.refill.settings import RefillSettings
+from lightning_diffaug.refill.supply import WhenShort
+from lightning_diffaug.run import MixRun
+from lightning_diffaug.start import PoolSettings, start_run
+
+#: Hooks that are the wrapped module's own: Lightning asks whether they are overridden, so they are handed on as they are.
+_HANDED_ON = (
+    "val_dataloader",
+    "test_dataloader",
+    "predict_dataloader",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+
+
+class DiffAugDataModule(LightningDataModule):
+    """Mixes a pool of synthetic samples, which a background process refills, into real training data.
+
+    Training batches keep the structure, types and length of the wrapped module's; validation, test and prediction
+    are the wrapped module's own. With a constant ``synthetic_fraction=0`` and ``balance="none"`` so is training.
+
+    Args:
+        real: The LightningDataModule to wrap, or a training dataset (then with `val`, `test`, `batch_size`).
+        generator: Makes samples: an object with ``generate(condition, seeds)``, a callable of that form, or a mapping
+            ``{"_target_": "package.module.Class", ...}``. None: only with ``synthetic_fraction=0``.
+        synthetic_fraction: Share of each batch that is synthetic, in [0, 1]; or a schedule over epochs, such as
+            ``{"name": "linear", "start": 0.5, "end": 0.0, "epochs": 20}``.
+        mode: ``"replace"``: an epoch stays as long as the real one; ``"append"``: every real sample once, synthetic
+            ones on top.
+        balance: ``"none"``: classes as in the data; ``"classes"``: equal shares of an epoch.
+        allocation: Which classes the synthetic part stands for: ``"as_real"``, ``"deficit"`` (those that lack most) or
+            ``{class: share}``.
+        max_class_share: Largest synthetic share of a class's draws under ``"deficit"``, in (0, 1].
+        exact: Whether each batch has its share to the rounding (carried over); else each draw decides by itself.
+        reuse: Mean uses of a pooled sample before the window leaves it, at least 1; ``inf`` freezes the pool.
+        window: Pooled samples that an epoch sees.
+        slot_size: Samples a slot of the pool.
+        capacity: Samples that the pool keeps at most; None: all.
+        when_short: When the window lacks samples: ``"reuse"`` the last complete one, ``"wait"``, take ``"real"`` ones,
+            or ``"error"``.
+        wait_timeout: Seconds that a first or waited-for window may take; a living fit does not count.
+        refill: ``"local"``, ``"sync"``, ``"none"``, or a mapping of `RefillSettings`.
+        planner: Which classes the pool holds: ``"auto"`` (the allocation's shares), ``"uniform"``, ``"as_real"``,
+            ``{class: share}``, or a planner object.
+        gates: What may enter the pool, in order; None: finite, and in range.
+        synthetic_transform: Transform of pooled samples, called as the real one is; None: the real training transform.
+        augment_synthetic: False: pooled samples go through the wrapped module's ``eval_transform`` (conversion without
+            augmentation) in place of its training transform.
+        raw: The training data without augmentation, for a dataset whose transform cannot be taken off. Index for index
+            the same samples. Above `snapshot_limit`: also ``{"_target_": ...}``.
+        fields: Path of a leaf of the sample → its name in the pool; None: one image and one integer are found.
+        fill: Values for leaves that no generator makes, by path.
+        labels: The label of every training sample; None: the dataset's ``targets`` or ``labels``, or one pass.
+        return_source: Adds to each batch what is synthetic, and from where.
+        val: Validation dataset, with a dataset as `real`.
+        test: Test dataset, with a dataset as `real`.
+        batch_size: Batch size, with a dataset as `real`.
+        num_workers: Loader workers, with a dataset as `real`.
+        epoch_length: Samples an epoch of an IterableDataset that has no length.
+        image_range: Value range of floating-point fields; None: found on the training data.
+        seed: Seed of every order of the mix, at least 0.
+        pool_seed: Seed of the pool's samples.
+        cache_dir: Folder of fitted generators and pools; None: the user's cache folder.
+        snapshot_limit: Bytes up to which the training data are copied for the refill process.
+
+    Raises:
+        ConfigurationError: A setting is out of range, or settings do not go together.
+    """
+
+    def __init__(
+        self,
+        real: LightningDataModule | Dataset[Any],
+        generator: Any = None,
+        synthetic_fraction: Any = 0.25,
+        mode: Literal["replace", "append"] = "replace",
+        balance: Literal["none", "classes"] = "none",
+        allocation: Any = "as_real",
+        max_class_share: float = 0.75,
+        exact: bool = True,
+        reuse: float = 8.0,
+        window: int = 1024,
+        slot_size: int = 64,
+        capacity: int | None = None,
+        when_short: WhenShort = "reuse",
+        wait_timeout: float = 300.0,
+        refill: Any = "local",
+        planner: Any = "auto",
+        gates: Sequence[Any] | None = None,
+        synthetic_transform: Callable[[Any], Any] | None = None,
+        augment_synthetic: bool = True,
+        raw: Any = None,
+        fields: dict[str, str] | None = None,
+        fill: dict[str, Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        return_source: bool = False,
+        val: Dataset[Any] | None = None,
+        test: Dataset[Any] | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        epoch_length: int | None = None,
+        image_range: tuple[float, float] | None = None,
+        seed: int = 0,
+        pool_seed: int = 0,
+        cache_dir: str | Path | None = None,
+        snapshot_limit: int = 2 << 30,
+    ) -> None:
+        self.real = _as_datamodule(real, val, test, batch_size, num_workers)
+        self._run: MixRun | None = None
+        self._loader: Any = None
+        self._state: dict[str, Any] | None = None
+        self._data: RealTraining | None = None
+        super().__init__()
+        self.settings = MixSettings(
+            as_schedule(synthetic_fraction),
+            mode,
+            balance,
+            allocation,
+            max_class_share,
+            exact,
+            reuse,
+            window,
+            slot_size,
+            seed,
+        )
+        check_reuse(reuse)
+        capacity_slots(capacity, window, slot_size)
+        if when_short not in ("reuse", "wait", "real", "error"):
+            raise ConfigurationError(
+                f"when_short={when_short!r} is none of reuse, wait, real, error: it says what happens when the window lacks "
+                "samples. Set data.when_short=reuse to use the last complete window again."
+            )
+        if generator is None and not self._never_synthetic:
+            raise ConfigurationError(
+                f"synthetic_fraction={synthetic_fraction} asks for synthetic samples and generator is None. Give "
+                "generator=DiffusionGenerator() or your own, or set data.synthetic_fraction=0."
+            )
+        self._pool_settings = PoolSettings(
+            generator=generator,
+            planner=planner,
+            gates=gates,
+            refill=RefillSettings.of(refill),
+            when_short=when_short,
+            wait_timeout=wait_timeout,
+            capacity=capacity,
+            pool_seed=pool_seed,
+            cache_dir=Path(cache_dir) if cache_dir is not None else default_cache_dir(),
+        )
+        self._about_data: dict[str, Any] = {
+            "raw": raw,
+            "fields": fields,
+            "fill": fill,
+            "labels": labels,
+            "synthetic_transform": synthetic_transform,
+            "augment_synthetic": augment_synthetic,
+            "return_source": return_source,
+            "epoch_length": epoch_length,
+            "value_range": image_range,
+            "snapshot_limit": snapshot_limit,
+        }
+        for name in _HANDED_ON:
+            setattr(self, name, getattr(self.real, name))
+
+    @property
+    def _never_synthetic(self) -> bool:
+        return self.settings.fraction.is_constant and self.settings.fraction(0) == 0
+
+    # -- hooks
+
+    @property
+    def trainer(self) -> Any:
+        """The Trainer; the wrapped module has the same."""
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self.real.trainer = trainer
+
+    def prepare_data(self) -> None:
+        """Prepares the wrapped module's data."""
+        self.real.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Sets the wrapped module up."""
+        self.real.setup(stage)
+        if stage == "fit" and self.trainer is not None:
+            MixMonitor.attach(self.trainer, self)
+
+    def train_dataloader(self) -> Any:
+        """The mixed loader; the wrapped module's own where nothing is to be mixed."""
+        if self._never_synthetic and self.settings.balance == "none":
+            return self.real.train_dataloader()
+        if self._loader is None:
+            self._data = RealTraining.of(self.real, **self._about_data)
+            ranks = Ranks.of(self.trainer)
+            self._run = start_run(
+                self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state
+            )
+            self._loader = self._data.loader(self._run)
+        return self._loader
+
+    def teardown(self, stage: str) -> None:
+        """Ends the refill and tears the wrapped module down."""
+        if stage == "fit":
+            self.close()
+        self.real.teardown(stage)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the refill when training ends by an error, Ctrl-C or a signal."""
+        self.close()
+        self.real.on_exception(exception)
+
+    def close(self) -> None:
+        """Ends refill, workers and epoch cache; safe to call again. What was counted stays to be read."""
+        if self._loader is not None:
+            self._loader.close()
+            self._loader = None
+        if self._run is not None:
+            self._run.close()
+
+    # -- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mix's position and the wrapped module's state; plain values."""
+        state = self._state if self._run is None else self._run.state()
+        return {"mix": state, "real": self.real.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up where `state_dict` was called; before the first batch."""
+        self._state = state_dict["mix"]
+        self.real.load_state_dict(state_dict["real"])
+
+    # -- figures
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes, once the training data are known."""
+        return () if self._data is None else self._data.class_names
+
+    def figures(self) -> dict[str, float]:
+        """The mix's figures so far, as logged: ``mix/…``, ``pool/…``, ``generator/…``, ``train/wait_seconds``."""
+        from lightning_diffaug.figures import mix_figures
+
+        return mix_figures(self._run, self.settings, self.class_names)
+
+
+def _as_datamodule(
+    real: Any, val: Dataset[Any] | None, test: Dataset[Any] | None, batch_size: int, num_workers: int
+) -> LightningDataModule:
+    if isinstance(real, LightningDataModule):
+        return real
+    if not isinstance(real, Dataset):
+        raise ConfigurationError(
+            f"real is a {type(real).__name__}: give a LightningDataModule, or a torch Dataset of training samples (with val= "
+            "and test=)."
+        )
+    return LightningDataModule.from_datasets(real, val, test, batch_size=batch_size, num_workers=num_workers)

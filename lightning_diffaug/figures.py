@@ -1,0 +1,52 @@
+"""The figures of a run: one flat mapping, all keys present, named as they are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_diffaug.mixing.sampler import MixSettings
+from lightning_diffaug.run import MixRun
+
+
+def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence[str]) -> dict[str, float]:
+    """What was mixed, made and waited for.
+
+    Args:
+        run: The run; None where nothing was mixed.
+        settings: The mix's settings.
+        class_names: Names of the classes; () for data without labels.
+
+    Returns:
+        ``mix/requested_fraction`` and ``mix/achieved_fraction`` (means over all draws, of all ranks), ``mix/reuse`` (uses
+        of each pooled sample that a window held), ``mix/short_epochs``; ``pool/generated``, ``pool/admitted``,
+        ``pool/rejected``, ``pool/generated_while_training`` (samples that this run made, on rank 0's node);
+        ``generator/seconds``, ``generator/fit_seconds``, ``train/wait_seconds``; for each class
+        ``mix/draws_class_<name>``, ``mix/synthetic_fraction_class_<name>`` and ``mix/reuse_class_<name>``.
+    """
+    if run is None:
+        requested = float(settings.fraction(0))
+        keys = (
+            "mix/achieved_fraction", "mix/reuse", "mix/short_epochs", "pool/generated", "pool/admitted", "pool/rejected",
+            "pool/generated_while_training", "generator/seconds", "generator/fit_seconds", "train/wait_seconds",
+        )  # fmt: skip
+        return {"mix/requested_fraction": requested} | dict.fromkeys(keys, 0.0)
+    progress, status = run.progress, run.status
+    figures = {
+        "mix/requested_fraction": progress.requested_fraction,
+        "mix/achieved_fraction": progress.achieved_fraction,
+        "mix/reuse": progress.reuse,
+        "mix/short_epochs": float(progress.short_epochs),
+        "pool/generated": float(status.generated),
+        "pool/admitted": float(status.admitted),
+        "pool/rejected": float(status.rejected),
+        "pool/generated_while_training": float(run.generated_while_training),
+        "generator/seconds": status.generator_seconds,
+        "generator/fit_seconds": status.fit_seconds,
+        "train/wait_seconds": run.wait_seconds,
+    }
+    for c, name in enumerate(class_names if len(class_names) == len(progress.real_by_class) else ()):
+        real, synthetic = progress.real_by_class[c], progress.synthetic_by_class[c]
+        figures[f"mix/draws_class_{name}"] = float(real + synthetic)
+        figures[f"mix/synthetic_fraction_class_{name}"] = synthetic / max(real + synthetic, 1)
+        figures[f"mix/reuse_class_{name}"] = progress.reuse_by_class[c]
+    return figures

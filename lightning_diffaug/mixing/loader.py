@@ -1,0 +1,145 @@
+"""The train loader that Lightning sees: sized, resumable by position, with workers that live over epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lightning_diffaug.mixing.dataset import BatchIndex, MixedDataset, seeded
+
+
+class Course(Protocol):
+    """Where a run stands and what comes next; `lightning_diffaug.run.MixRun` is one."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def begin(self) -> Iterator[BatchIndex]:
+        """Freezes the epoch's window; the batches from where the run stands."""
+        ...
+
+    def real_before(self) -> int:
+        """Real draws of this rank in the epoch before where the run stands."""
+        ...
+
+    def drew(self) -> None:
+        """One more batch is about to be trained on."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Records an epoch's number, for a loop without a Trainer."""
+        ...
+
+
+class _Order(Sampler[BatchIndex]):
+    """Hands the current epoch's batch indices to the inner DataLoader."""
+
+    def __init__(self) -> None:
+        self.batches: Iterator[BatchIndex] = iter(())
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        return self.batches
+
+
+def as_is(batch: Any) -> Any:
+    """Collates nothing: the dataset has done it."""
+    return batch
+
+
+class MixedLoader:
+    """Iterates over mixed batches of a map-style dataset.
+
+    Each ``iter()`` is one epoch, begun at its first ``next()`` and not before: Lightning probes iterators.
+
+    Args:
+        dataset: Maps a batch index to a batch.
+        course: Says what comes next.
+        options: Further arguments of the inner DataLoader (workers, pinning …).
+    """
+
+    def __init__(self, dataset: MixedDataset, course: Course, options: dict[str, Any]) -> None:
+        self.dataset = dataset
+        self._course = course
+        self._order = _Order()
+        self._inner: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=self._order,
+            collate_fn=as_is,
+            persistent_workers=options.get("num_workers", 0) > 0,
+            **options,
+        )
+
+    def __len__(self) -> int:
+        return len(self._course)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._order.batches = self._course.begin()
+        for batch in self._inner:
+            self._course.drew()
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Records the epoch for a loop without a Trainer; the window is frozen at the first batch."""
+        self._course.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the position is in the DataModule's state. Its being here tells Lightning that the loader resumes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+    def close(self) -> None:
+        """Ends the workers; safe to call again."""
+        iterator = getattr(self._inner, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._inner._iterator = None
+
+
+class StreamLoader(MixedLoader):
+    """Iterates over mixed batches whose real samples come from an IterableDataset.
+
+    A resume reads the stream from its start and skips what was seen: it is exact if the stream is, and takes time in
+    proportion to the position.
+
+    Args:
+        stream: The real training data.
+        dataset: Maps a batch index and real samples to a batch.
+        course: Says what comes next.
+        chunk: Real samples that a worker hands over at a time.
+        options: Further arguments of the inner DataLoader.
+    """
+
+    def __init__(
+        self, stream: Dataset[Any], dataset: MixedDataset, course: Course, chunk: int, options: dict[str, Any]
+    ) -> None:
+        self.dataset = dataset
+        self._course = course
+        self._inner = DataLoader(
+            stream,
+            batch_size=chunk,
+            collate_fn=as_is,
+            persistent_workers=options.get("num_workers", 0) > 0,
+            **options,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = self._course.begin()
+        samples = (sample for chunk in self._inner for sample in chunk)
+        next(
+            islice(samples, self._course.real_before() - 1, None), None
+        ) if self._course.real_before() else None
+        for index in batches:
+            real = list(islice(samples, int((index.real >= 0).sum())))
+            if len(real) < (index.real >= 0).sum():
+                return  # the stream is over before its stated length
+            with seeded(index.seed):
+                batch = self.dataset.assemble(index, real)
+            self._course.drew()
+            yield batch

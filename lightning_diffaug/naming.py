@@ -1,0 +1,119 @@
+"""Objects by name: how a generator or a data set crosses to another process as import path and plain values.
+
+Nothing is pickled. The form is Hydra's own (``{"_target_": "package.module.Class", **arguments}``), so the same
+mapping works in a config file, in Python and in a job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from lightning_diffaug.errors import ConfigurationError
+
+_HOW = (
+    'Give it as {"_target_": "package.module.Class", <arguments>}, or add a method config() that returns the '
+    "constructor's arguments as plain values, or keep each argument in an attribute of its name; or set "
+    "refill=sync, which uses the object as it is."
+)
+
+
+def plain(value: Any, what: str) -> Any:
+    """Checks that a value is plain (None, bool, int, float, str, list, dict) and returns it as such.
+
+    Objects inside are named by `name_of`; tuples become lists.
+
+    Raises:
+        ConfigurationError: Something in it can be neither kept as a plain value nor named.
+    """
+    if isinstance(value, (DictConfig, ListConfig)):
+        value = OmegaConf.to_container(value, resolve=True)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, f"{what}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{what}[{i}]") for i, item in enumerate(value)]
+    return name_of(value, what)
+
+
+def _import_path(target: Any, what: str) -> str:
+    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    if not module or not name or "<" in name:
+        raise ConfigurationError(
+            f"{what} ({target!r}) has no import path (a lambda, a local function or class), so the refill process "
+            f"cannot make it. Define it at the top level of a module. {_HOW}"
+        )
+    if module == "__main__":
+        raise ConfigurationError(
+            f"{what} ({name}) is defined in the script that is running, and the refill process does not run your "
+            f"script again. Move it to a module that can be imported. {_HOW}"
+        )
+    return f"{module}.{name}"
+
+
+def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
+    """The import path and the plain constructor arguments that make `target` again.
+
+    Args:
+        target: A function, an object with ``config()``, a dataclass, or an object that keeps each constructor
+            argument in an attribute of that name; or a mapping with ``_target_``.
+        what: The setting it came from, for error messages.
+
+    Returns:
+        ``{"_target_": …, **arguments}``, for `build`.
+
+    Raises:
+        ConfigurationError: It cannot be named; the text says how to make it so.
+    """
+    if isinstance(target, (Mapping, DictConfig)):
+        named = plain(target, what)
+        if "_target_" not in named:
+            raise ConfigurationError(f"{what}={named} has no _target_. {_HOW}")
+        return dict(named)
+    if inspect.isroutine(target) or inspect.isclass(target):
+        return {"_target_": "hydra.utils.get_object", "path": _import_path(target, what)}
+    path = _import_path(type(target), what)
+    if callable(getattr(target, "config", None)):
+        arguments = target.config()
+    elif dataclasses.is_dataclass(target):
+        arguments = {
+            field.name: getattr(target, field.name) for field in dataclasses.fields(target) if field.init
+        }
+    else:
+        parameters = inspect.signature(type(target)).parameters.values()
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        missing = [p.name for p in parameters if p.kind in kinds or not hasattr(target, p.name)]
+        if missing:
+            raise ConfigurationError(
+                f"{what} ({path}) does not keep its argument {missing[0]!r}, so the refill process cannot make it "
+                f"again. {_HOW}"
+            )
+        arguments = {p.name: getattr(target, p.name) for p in parameters}
+    return {"_target_": path, **{key: plain(value, f"{what}.{key}") for key, value in arguments.items()}}
+
+
+def build(named: Mapping[str, Any]) -> Any:
+    """Makes the object that `name_of` named."""
+    return instantiate(dict(named), _convert_="all")
+
+
+def source_digest(named: Mapping[str, Any]) -> str | None:
+    """Hash of the source of a named class or function of the user's own.
+
+    An edit of that code names another pool. None for this library's own classes (their version counts) and where
+    the source cannot be read.
+    """
+    path = named["path"] if named["_target_"] == "hydra.utils.get_object" else named["_target_"]
+    if path.split(".")[0] == __name__.split(".")[0]:
+        return None
+    try:
+        return hashlib.sha256(inspect.getsource(get_object(path)).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return None

@@ -1,0 +1,51 @@
+"""The few things that ranks of a distributed run must agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of a run.
+
+    Attributes:
+        rank: Global rank, from 0.
+        local_rank: Rank on this node; 0 leads the node.
+        world_size: Ranks in all.
+        strategy: Lightning's strategy, which broadcasts; None for a single process.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    strategy: Any = None
+
+    @classmethod
+    def of(cls, trainer: Any) -> Ranks:
+        """The ranks of a trainer; a single one where there is none."""
+        if trainer is None or trainer.world_size == 1:
+            return cls()
+        return cls(trainer.global_rank, trainer.local_rank, trainer.world_size, trainer.strategy)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process decides for all."""
+        return self.rank == 0
+
+    @property
+    def leads_node(self) -> bool:
+        """Whether this process acts for its node (the refill process, the epoch cache)."""
+        return self.local_rank == 0
+
+    def agree(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        return value if self.strategy is None else self.strategy.broadcast(value, src=0)
+
+    def wait(self) -> None:
+        """Waits until every rank is here."""
+        if self.strategy is not None:
+            self.strategy.barrier()

@@ -1,0 +1,315 @@
+"""The real training side of a mix: what the wrapped module's own loader, dataset and samples say."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.mixing.dataset import MixedDataset
+from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
+from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.sample import (
+    LABEL,
+    FieldSpec,
+    LabelValue,
+    SampleAdapter,
+    SampleSpec,
+    describe,
+    leaf_to_tensor,
+    leaves,
+    probe,
+    value_range,
+)
+from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.wrapping import (
+    LoaderFacts,
+    SampleTransform,
+    class_names,
+    find_labels,
+    find_transform,
+    loader_facts,
+    raw_view,
+    signature,
+    untouched_rng,
+)
+
+_PROBED_FOR_RANGE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class RealTraining:
+    """Everything that the mix knows of the real training data.
+
+    Attributes:
+        facts: Batch size, shuffling, collate function and further options of the wrapped loader.
+        raw: The training data without transform; None for a stream without `raw=`.
+        raw_name: Import path of `raw`, where it was given by one.
+        spec: The fields that the pool stores.
+        label_values: The user's label of each class index; () for data without labels.
+        class_names: Names of the classes.
+        class_index: Class index of each training sample, int64 (n,); None for data without labels.
+        adapter: Turns pooled rows into samples.
+        synthetic_transform: What pooled samples go through; None for nothing.
+        return_source: Whether batches say what is synthetic.
+        length: Samples an epoch.
+        is_stream: Whether real samples come from an IterableDataset.
+        snapshot_limit: Bytes up to which a snapshot copies the data.
+    """
+
+    facts: LoaderFacts
+    raw: Dataset[Any] | None
+    raw_name: dict[str, Any] | None
+    spec: SampleSpec
+    label_values: tuple[LabelValue, ...]
+    class_names: tuple[str, ...]
+    class_index: np.ndarray[Any, Any] | None
+    adapter: SampleAdapter
+    synthetic_transform: Callable[[Any], Any] | None
+    return_source: bool
+    length: int
+    is_stream: bool
+    snapshot_limit: int
+
+    @classmethod
+    def of(
+        cls,
+        real: LightningDataModule,
+        *,
+        raw: Any,
+        fields: Mapping[str, str] | None,
+        fill: Mapping[str, Any] | None,
+        labels: Sequence[Any] | None,
+        synthetic_transform: Callable[[Any], Any] | None,
+        augment_synthetic: bool,
+        return_source: bool,
+        epoch_length: int | None,
+        value_range: tuple[float, float] | None,
+        snapshot_limit: int,
+    ) -> RealTraining:
+        """Looks at the wrapped module; arguments as `DiffAugDataModule` says. Global random states stay as they are.
+
+        Raises:
+            ConfigurationError: Something about the data is ambiguous or cannot be mixed; the text says what to set.
+        """
+        with untouched_rng():
+            facts = loader_facts(real.train_dataloader())
+            is_stream = isinstance(facts.dataset, IterableDataset)
+            length = _length(facts.dataset, epoch_length)
+            raw_name = name_of(raw, "raw") if isinstance(raw, Mapping) else None
+            raw_data = build(raw_name) if raw_name is not None else raw
+            if raw_data is None and not is_stream:
+                raw_data = raw_view(facts.dataset)
+            _check_raw(raw_data, is_stream, length)
+            real_sample = next(iter(facts.dataset)) if is_stream else facts.dataset[0]
+            template = raw_data[0] if raw_data is not None else real_sample
+            spec = probe(template, fields)
+            label = spec[LABEL] if LABEL in spec else None
+            values = None
+            if raw_data is not None:
+                values = find_labels(raw_data, labels, None if label is None else label.path)
+            if label is not None and values is None:
+                raise ConfigurationError(
+                    "the samples of the stream have a label, and which classes there are is not known before it is read. Give "
+                    "raw=<map-style dataset of the same kind of samples>."
+                )
+            if label is None and values is not None:
+                spec = SampleSpec(
+                    (*spec.fields, FieldSpec(LABEL, "(labels)", "scalar", "int64", (), 0.0, 0.0))
+                )
+            transform = _synthetic_transform(
+                real, facts.dataset, raw_data, raw is not None or is_stream, template, real_sample, spec,
+                synthetic_transform, augment_synthetic,
+            )  # fmt: skip
+            spec = _ranged(spec, raw_data, template, value_range)
+            distinct = (
+                sorted(set(values), key=lambda value: (isinstance(value, str), value)) if values else []
+            )
+            adapter = SampleAdapter(template, spec, distinct, fill)
+        index = None
+        if values is not None:
+            number = {value: i for i, value in enumerate(distinct)}
+            index = np.array([number[value] for value in values], dtype=np.int64)
+        names = class_names(raw_data, distinct) if raw_data is not None and distinct else []
+        return cls(
+            facts, raw_data, raw_name, spec, tuple(distinct), tuple(names), index, adapter, transform, return_source,
+            length, is_stream, snapshot_limit,
+        )  # fmt: skip
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class; [n] without labels."""
+        if self.class_index is None:
+            return [self.length]
+        return np.bincount(self.class_index, minlength=len(self.class_names)).tolist()
+
+    @property
+    def mixed_classes(self) -> tuple[str, ...]:
+        """Classes by which the mix counts; () for data without labels and for streams, whose labels come late."""
+        return () if self.is_stream else self.class_names
+
+    @property
+    def members(self) -> list[np.ndarray[Any, Any]]:
+        """Indices of the real samples of each of `mixed_classes`; one array of all where there are none."""
+        if not self.mixed_classes or self.class_index is None:
+            return [np.arange(self.length)]
+        return [np.flatnonzero(self.class_index == c) for c in range(len(self.class_names))]
+
+    def loader(self, course: Course) -> MixedLoader:
+        """The loader over mixed batches."""
+        dataset = MixedDataset(
+            None if self.is_stream else self.facts.dataset,
+            self.adapter,
+            self.synthetic_transform,
+            self.facts.collate_fn,
+            self.return_source,
+        )
+        if self.is_stream:
+            return StreamLoader(
+                self.facts.dataset, dataset, course, self.facts.batch_size, self.facts.options
+            )
+        return MixedLoader(dataset, course, self.facts.options)
+
+    def snapshot(self) -> Snapshot | None:
+        """The training data as plain tensors; None for a stream without `raw=`.
+
+        Raises:
+            ConfigurationError: They are larger than `snapshot_limit` and have no import path.
+        """
+        if self.raw is None:
+            return None
+        stored = [field for field in self.spec.fields if field.name != LABEL]
+        fields: dict[str, Tensor] = {}
+        if self.class_index is not None:
+            fields[LABEL] = torch.from_numpy(self.class_index)
+        n = len(self.raw)  # type: ignore[arg-type]
+        size = n * sum(int(np.prod(field.shape)) * field.torch_dtype.itemsize for field in stored)
+        source = None
+        if size > self.snapshot_limit:
+            if self.raw_name is None:
+                raise ConfigurationError(
+                    f"the training data are {size / 2**30:.1f} GiB, above snapshot_limit={self.snapshot_limit}, so they are "
+                    'not copied for the refill process. Give raw={"_target_": "package.module.function or Class", ...}, '
+                    "from which it reads them itself, or raise data.snapshot_limit."
+                )
+            source = self.raw
+        else:
+            with untouched_rng():
+                columns: dict[str, list[Tensor]] = {field.name: [] for field in stored}
+                for i in range(n):
+                    found = leaves(self.raw[i])
+                    for field in stored:
+                        columns[field.name].append(leaf_to_tensor(found[field.path], field))
+            fields |= {name: torch.stack(column) for name, column in columns.items()}
+        return Snapshot(
+            self.spec, fields, self.class_names, self.label_values, source, self.raw_name if source else None
+        )
+
+
+def _length(dataset: Dataset[Any], epoch_length: int | None) -> int:
+    if epoch_length is not None:
+        return epoch_length
+    try:
+        length = len(dataset)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigurationError(
+            "the training data are a stream without a length, so an epoch has no end that shares and windows could be "
+            "reckoned from. Give epoch_length=<samples an epoch> (key data.epoch_length)."
+        ) from None
+    if length == 0:
+        raise ConfigurationError("the training data are empty, so there is nothing to mix: look at real=.")
+    return length
+
+
+def _check_raw(raw: Any, is_stream: bool, length: int) -> None:
+    if raw is None or is_stream:
+        return
+    if len(raw) != length:
+        raise ConfigurationError(
+            f"raw has {len(raw)} samples and the training data {length}: it has to be the same samples, index for index, "
+            "without augmentation. Give raw=<the same dataset with its transform off>."
+        )
+
+
+def _synthetic_transform(
+    real: LightningDataModule,
+    dataset: Dataset[Any],
+    raw: Dataset[Any] | None,
+    raw_given: bool,
+    template: Any,
+    real_sample: Any,
+    spec: SampleSpec,
+    given: Callable[[Any], Any] | None,
+    augment_synthetic: bool,
+) -> Callable[[Any], Any] | None:
+    """What pooled samples go through so that they look like real ones; checked on a raw sample."""
+    if given is not None and not augment_synthetic:
+        raise ConfigurationError(
+            "synthetic_transform= says all that synthetic samples go through, so augment_synthetic=False has nothing to take "
+            "off. Set one of data.synthetic_transform and data.augment_synthetic."
+        )
+    change = given
+    if not augment_synthetic:
+        change = getattr(real, "eval_transform", None)
+        if change is None:
+            raise ConfigurationError(
+                f"augment_synthetic=False needs to know the conversion without augmentation, and {type(real).__name__} has no "
+                "attribute eval_transform. Give synthetic_transform=<conversion of a raw sample> (data.synthetic_transform)."
+            )
+    image = spec.continuous[0] if spec.continuous else spec.fields[0]
+    if change is not None:
+        candidates = [
+            SampleTransform(of_image=change, image_path=image.path),
+            SampleTransform(of_sample=change),
+        ]
+    elif raw_given:
+        candidates = [SampleTransform()]
+    else:
+        assert raw is not None
+        found = find_transform(dataset, raw, image, spec[LABEL] if LABEL in spec else None)
+        return None if found.is_identity else found
+    wanted = signature(real_sample)
+    for candidate in candidates:
+        try:
+            if signature(candidate(template)) == wanted:
+                return None if candidate.is_identity else candidate
+        except Exception:
+            continue
+    raise SampleStructureError(
+        f"a synthetic sample would not look like a real one: the raw sample\n{describe(template)}\ndoes not become\n"
+        f"{describe(real_sample)}\nGive synthetic_transform=<callable on the raw image or the raw sample> that does it."
+    )
+
+
+def _ranged(
+    spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tuple[float, float] | None
+) -> SampleSpec:
+    """The specification with the value ranges of floating-point fields."""
+    ranged = []
+    for field in spec.fields:
+        if field.continuous and field.torch_dtype.is_floating_point:
+            low, high = given if given is not None else _found_range(field, raw, template)
+            if not low < high:
+                raise ConfigurationError(
+                    f"field {field.path!r} has the value range [{low}, {high}], so it cannot be scaled for a generator. Give "
+                    "image_range=(low, high) (key data.image_range)."
+                )
+            field = dataclasses.replace(field, low=float(low), high=float(high))
+        ranged.append(field)
+    return SampleSpec(tuple(ranged))
+
+
+def _found_range(field: FieldSpec, raw: Dataset[Any] | None, template: Any) -> tuple[float, float]:
+    samples = [template]
+    if raw is not None:
+        n = len(raw)  # type: ignore[arg-type]
+        samples = [raw[i] for i in np.unique(np.linspace(0, n - 1, _PROBED_FOR_RANGE).astype(int)).tolist()]
+    values = torch.stack([leaf_to_tensor(leaves(sample)[field.path], field) for sample in samples])
+    return value_range(float(values.min()), float(values.max()))

@@ -1,0 +1,37 @@
+"""``python -m lightning_diffaug.refill job.json``: the one entry point of every launcher."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from lightning_diffaug.refill.background import become_background
+from lightning_diffaug.refill.job import Job
+from lightning_diffaug.refill.status import STATUS
+from lightning_diffaug.refill.worker import Reporter, work
+
+
+def main() -> int:
+    """Reads the job and works on it until the parent ends this process."""
+    parser = argparse.ArgumentParser(prog="python -m lightning_diffaug.refill", description=__doc__)
+    parser.add_argument("job", type=Path, help="job.json, as a run's DataModule writes it")
+    parser.add_argument("--started-by-thread", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    job = Job.read(arguments.job)
+    become_background(job.parent_pid, job.nice, job.threads, arguments.started_by_thread)
+    reporter = Reporter(Path(job.run_dir) / STATUS)
+    try:
+        work(job, reporter)
+    except Exception as error:
+        logging.exception("the refill ends")
+        reporter.status.failure = f"{type(error).__name__}: {error}"
+        reporter.write()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""One slot, from plan to shard: planner → generator → gates → shard. Every launcher fills slots by this function."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_diffaug.conditions import Planner, take
+from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.gates import Gate, judge
+from lightning_diffaug.pool import Shard
+from lightning_diffaug.sample import LABEL, SampleSpec
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that the content of slots follows from.
+
+    Attributes:
+        planner: Slot number → conditions.
+        generator: A generator object, or a callable ``(condition, seeds) -> samples``.
+        gates: What may enter, in order.
+        spec: The fields to be stored.
+        slot_size: Rows a slot.
+        pool_seed: Seed of the pool.
+        attempts: How often a rejected row is made again, with another seed and the same condition.
+    """
+
+    planner: Planner
+    generator: Any
+    gates: tuple[Gate, ...]
+    spec: SampleSpec
+    slot_size: int = 64
+    pool_seed: int = 0
+    attempts: int = 4
+
+
+def row_seed(pool_seed: int, slot: int, row: int, attempt: int) -> int:
+    """Seed of a row: a hash of where it stands, in [0, 2^63)."""
+    packed = struct.pack("<4q", pool_seed, slot, row, attempt)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+
+
+def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None) -> Shard:
+    """Makes the content of a slot: a pure function of the recipe and the slot's number (but for the times).
+
+    Args:
+        slot: Slot number.
+        recipe: What to make and how.
+        beat: Called before each pass of the generator, to show that work goes on.
+
+    Returns:
+        The shard: 0 … slot_size rows; rows that used up their attempts are named in ``rejected`` with their reason.
+
+    Raises:
+        GeneratorError: The generator raised.
+    """
+    started = time.perf_counter()
+    condition = recipe.planner.plan(slot, recipe.slot_size)
+    admitted: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
+    pending: list[int] = list(range(recipe.slot_size))
+    reasons: dict[str, int] = {}
+    last_reason: dict[int, str] = {}
+    generated = 0
+    for attempt in range(recipe.attempts):
+        if not pending:
+            break
+        beat()
+        wanted = take(condition, pending)
+        seeds = [row_seed(recipe.pool_seed, slot, row, attempt) for row in pending]
+        samples, shape_error = _generate(recipe, wanted, seeds)
+        verdicts = (
+            [shape_error] * len(pending)
+            if shape_error
+            else judge(samples, wanted, recipe.gates, len(pending))
+        )
+        generated += len(pending)
+        for i, (row, reason) in enumerate(zip(pending, verdicts, strict=True)):
+            if reason is None:
+                provenance = {"row": row, "attempt": attempt, "seed": seeds[i], **_plain(wanted, i)}
+                admitted[row] = ({name: value[i] for name, value in samples.items()}, provenance)
+            else:
+                reasons[reason] = reasons.get(reason, 0) + 1
+                last_reason[row] = reason
+        pending = [row for row in pending if row not in admitted]
+    made = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - started,
+        "generated": generated,
+        "rejections": reasons,
+        "versions": {name: version(name) for name in ("torch", "diffusers", "lightning")},
+    }
+    return _shard(recipe.spec, condition, admitted, {row: last_reason[row] for row in pending}, made)
+
+
+def _generate(
+    recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]
+) -> tuple[dict[str, Tensor], str]:
+    """Samples by field name on the CPU, and what is wrong with their shapes ("" where nothing is)."""
+    generate = getattr(recipe.generator, "generate", recipe.generator)
+    try:
+        made = generate(condition, seeds)
+    except Exception as error:
+        raise GeneratorError(f"the generator raised {type(error).__name__}: {error}") from error
+    fields = recipe.spec.continuous
+    if isinstance(made, Tensor):
+        made = {fields[0].name: made}
+    if not isinstance(made, Mapping):
+        return {}, f"shape: a {type(made).__name__} in place of tensors"
+    samples: dict[str, Tensor] = {}
+    for field in fields:
+        value = made.get(field.name)
+        wanted = (len(seeds), *field.shape)
+        if not isinstance(value, Tensor):
+            return {}, f"shape: no tensor {field.name!r}"
+        if tuple(value.shape) != wanted:
+            return {}, f"shape: {field.name!r} is {tuple(value.shape)} in place of {wanted}"
+        samples[field.name] = value.detach().to("cpu", torch.float32)
+    return samples, ""
+
+
+def _plain(condition: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """The part of a row's condition that provenance can hold: numbers and text."""
+    values = {name: value[row] for name, value in condition.items()}
+    scalars = {n: v.item() if isinstance(v, Tensor) and v.ndim == 0 else v for n, v in values.items()}
+    return {name: value for name, value in scalars.items() if isinstance(value, (bool, int, float, str))}
+
+
+def _shard(
+    spec: SampleSpec,
+    condition: Mapping[str, Any],
+    admitted: Mapping[int, tuple[dict[str, Tensor], dict[str, Any]]],
+    rejected: Mapping[int, str],
+    made: dict[str, Any],
+) -> Shard:
+    rows = sorted(admitted)
+    fields: dict[str, Tensor] = {}
+    for field in spec.fields:
+        if field.name == LABEL:
+            fields[LABEL] = condition[LABEL].index_select(0, torch.as_tensor(rows, dtype=torch.int64))
+        elif rows:
+            fields[field.name] = field.from_unit(torch.stack([admitted[row][0][field.name] for row in rows]))
+        else:
+            fields[field.name] = torch.empty((0, *field.shape), dtype=field.torch_dtype)
+    return Shard(
+        fields=fields,
+        strings={},
+        rows=[admitted[row][1] for row in rows],
+        rejected=[{"row": row, "reason": reason} for row, reason in sorted(rejected.items())],
+        made=made,
+    )

@@ -1,0 +1,180 @@
+"""The refill process of one node and its supervisor, which lives in the trainer and has no thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.refill.job import Job
+from lightning_diffaug.refill.settings import RefillSettings
+from lightning_diffaug.refill.status import STATUS, Need, Status, age
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+_LAST_LINES = 12
+
+
+class LocalRefill:
+    """Starts, watches, restarts and ends the refill process.
+
+    Args:
+        job: The run's order; written to its run folder.
+        generator: The generator that the job names; only asked what it is called.
+        settings: Bounds of supervision.
+    """
+
+    def __init__(self, job: Job, generator: Any, settings: RefillSettings) -> None:
+        self._job = job
+        self._pool = job.find_pool(generator)
+        self._settings = settings
+        self._run_dir = Path(job.run_dir)
+        self._status_path = self._run_dir / STATUS
+        self._log_path = Path(settings.log_file) if settings.log_file else self._run_dir / "refill.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._restarts = 0
+        self._slots_at_start = 0
+        self._start_at = 0.0
+        self._polled = 0.0
+        self._started_at = 0.0
+        self._final: Status | None = None
+        self.gave_up = ""
+
+    @property
+    def status(self) -> Status:
+        """What the process last said."""
+        return Status.read(self._status_path) if self._final is None else self._final
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    def pool(self) -> SyntheticPool | None:
+        """The pool; None until the generator is fitted."""
+        if self._pool is None and (folder := self.status.pool):
+            self._pool = SyntheticPool.open(folder)
+        return self._pool
+
+    def need(self, first: int, stop: int) -> None:
+        """Tells the process which slots are needed now or at the next epoch."""
+        Need(first, stop).write(self._run_dir)
+
+    def start(self) -> None:
+        """Starts the process."""
+        self._job.write(self._run_dir / "job.json")
+        self._launch()
+
+    def _launch(self) -> None:
+        self._slots_at_start = self.status.slots
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            # a user's module beside the script must be found, though the script itself is not run again
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "OMP_NUM_THREADS": str(self._job.threads),
+            "MKL_NUM_THREADS": str(self._job.threads),
+        }
+        for name in ("LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE"):  # it is no rank of the training
+            environment.pop(name, None)
+        command = [sys.executable, "-m", "lightning_diffaug.refill", str(self._run_dir / "job.json")]
+        if threading.current_thread() is not threading.main_thread():
+            command.append("--started-by-thread")  # the kernel would end it with the thread
+        with self._log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the trainer alone, which then ends it in order
+            )
+        self._started_at = time.monotonic()
+
+    def poll(self) -> None:
+        """Looks after the process; cheap enough for every batch."""
+        now = time.monotonic()
+        if now - self._polled < _POLL_SECONDS or self.gave_up or self._final is not None:
+            return
+        self._polled = now
+        if self._process is None:
+            if self._start_at and now >= self._start_at:
+                self._start_at = 0.0
+                self._launch()
+            return
+        code = self._process.poll()
+        silent = min(age(self._status_path), now - self._started_at)
+        if code is not None:
+            self._failed(f"ended with {_meaning(code)}")
+        elif silent > self._settings.hang_timeout:
+            self._end()
+            self._failed(
+                f"showed no progress for {silent:.0f} s (refill.hang_timeout={self._settings.hang_timeout:g})"
+            )
+
+    def _failed(self, how: str) -> None:
+        self._end()
+        status = self.status
+        if status.slots > self._slots_at_start:
+            self._restarts = 0
+        said = status.failure or self._last_lines()
+        if self._restarts >= self._settings.max_restarts:
+            self.gave_up = (
+                f"the refill process {how}, {self._restarts} restarts in a row did not help. It said: {said}"
+            )
+            log.error(
+                "%s\nTraining goes on with the samples that are there (data.when_short says how). Its log: %s",
+                self.gave_up,
+                self._log_path,
+            )
+            return
+        pause = min(self._settings.backoff * 2**self._restarts, 60.0)
+        self._restarts += 1
+        log.warning(
+            "the refill process %s; restart %d of at most %d in %.1f s. It said: %s",
+            how, self._restarts, self._settings.max_restarts, pause, said,
+        )  # fmt: skip
+        self._start_at = time.monotonic() + pause
+
+    def _last_lines(self) -> str:
+        with contextlib.suppress(OSError):
+            lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            return "\n".join(lines[-_LAST_LINES:]) or "nothing"
+        return "nothing"
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # hung in native code: TERM does not reach it
+                self._process.wait()
+        self._process = None
+
+    def close(self) -> None:
+        """Ends the process, whatever it does, and removes the run's own files; safe to call again."""
+        self._end()
+        self._start_at = 0.0
+        if self._final is None:
+            self._final = self.status
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+
+
+def _meaning(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -1,0 +1,74 @@
+"""Who fills the pool, and with what manners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from lightning_diffaug.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class RefillSettings:
+    """Who fills the pool, and with what manners.
+
+    Attributes:
+        mode: ``"local"`` (a process beside training), ``"sync"`` (an epoch's slots are there before the epoch; exactly
+            reproducible) or ``"none"`` (use what the pool holds).
+        ahead: Slots made beyond those that the next window needs; then the process sleeps. ``sync`` makes none ahead.
+        nice: Niceness of the process, 0 … 19.
+        threads: Threads it computes with.
+        attempts: How often a rejected sample is made again.
+        max_restarts: Restarts in a row without a slot made, after which the process is given up.
+        backoff: Seconds before the first restart; doubled at each further one, up to a minute.
+        hang_timeout: Seconds without progress after which the process counts as hung and is restarted.
+        log_file: Where its output is kept; None: with the run's own files, which go with the run.
+    """
+
+    mode: Literal["local", "sync", "none"] = "local"
+    ahead: int = 4
+    nice: int = 19
+    threads: int = 1
+    attempts: int = 4
+    max_restarts: int = 5
+    backoff: float = 1.0
+    hang_timeout: float = 120.0
+    log_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("local", "sync", "none"):
+            raise ConfigurationError(
+                f"refill={self.mode!r} is none of local, sync, none: it says who fills the pool. Set refill=local for a "
+                "process beside training."
+            )
+        bounds = {
+            "ahead": (self.ahead, 0), "nice": (self.nice, 0), "threads": (self.threads, 1),
+            "attempts": (self.attempts, 1), "max_restarts": (self.max_restarts, 0),
+        }  # fmt: skip
+        for name, (value, least) in bounds.items():
+            if value < least:
+                raise ConfigurationError(
+                    f"refill.{name}={value} is below {least}. Set refill.{name} to {least} or more."
+                )
+        if self.hang_timeout <= 0 or self.backoff < 0:
+            raise ConfigurationError(
+                "refill.hang_timeout is above 0 and refill.backoff not below 0 (seconds)."
+            )
+
+    @classmethod
+    def of(cls, value: str | Mapping[str, Any] | RefillSettings) -> RefillSettings:
+        """Settings from a mode's name or from a mapping of settings.
+
+        Raises:
+            ConfigurationError: A key is not known, or a value is out of bounds.
+        """
+        if isinstance(value, RefillSettings):
+            return value
+        if isinstance(value, str):
+            return cls(mode=value)  # type: ignore[arg-type]
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in value if key not in known]
+        if unknown:
+            raise ConfigurationError(f"refill.{unknown[0]} is not a setting; there are {', '.join(known)}.")
+        return cls(**value)

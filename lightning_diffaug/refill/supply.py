@@ -1,0 +1,276 @@
+"""Where an epoch's window comes from: waits or not, decides what to do when the pool is short, gathers what is there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from lightning_diffaug.errors import ShortWindowError
+from lightning_diffaug.pool import EpochCache, Lease, Segment, SyntheticPool, UnavailableSlotsError
+from lightning_diffaug.pool.frozen import FrozenWindow
+from lightning_diffaug.refill.progress import WaitDisplay
+from lightning_diffaug.refill.status import Status
+
+log = logging.getLogger(__name__)
+
+WhenShort = Literal["reuse", "wait", "real", "error"]
+
+_LOOK_SECONDS = 0.05
+_BEAT_SECONDS = 5.0
+
+
+class Refill(Protocol):
+    """Who fills the pool: the local process, the trainer itself, or nobody."""
+
+    gave_up: str
+
+    @property
+    def status(self) -> Status:
+        """What was done so far."""
+        ...
+
+    def pool(self) -> SyntheticPool | None:
+        """The pool; None as long as its name is not known, because the generator is still being fitted."""
+        ...
+
+    def need(self, first: int, stop: int) -> None:
+        """Says which slots are needed now or at the next epoch."""
+        ...
+
+    def poll(self) -> None:
+        """Looks after the filling; called often."""
+        ...
+
+    def close(self) -> None:
+        """Ends it; safe to call again."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an epoch asks of the pool.
+
+    Attributes:
+        slots: The window's slots.
+        next_stop: End of the next epoch's window.
+        synthetic: Synthetic draws of each class, (C,).
+        pinned: The window that a checkpoint of this epoch froze, or None.
+    """
+
+    slots: range
+    next_stop: int
+    synthetic: np.ndarray[Any, Any]
+    pinned: FrozenWindow | None = None
+
+
+class WindowSupply:
+    """Freezes the windows of a run. Lives on the rank that decides (rank 0).
+
+    Args:
+        refill: Who fills the pool.
+        cache: The node's epoch cache.
+        run_id: Name of the run.
+        labelled: Whether samples have a class.
+        when_short: What to do when the window lacks something.
+        wait_timeout: Seconds that a first or waited-for window may take; the fit of a generator does not count.
+        always_wait: Wait for every window (``refill=sync``).
+        last_complete: Slots of the last complete window, from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        refill: Refill,
+        cache: EpochCache,
+        run_id: str,
+        labelled: bool,
+        when_short: WhenShort,
+        wait_timeout: float,
+        always_wait: bool,
+        last_complete: Sequence[int] = (),
+    ) -> None:
+        self._refill = refill
+        self._cache = cache
+        self._run_id = run_id
+        self._labelled = labelled
+        self._when_short = when_short
+        self._wait_timeout = wait_timeout
+        self._always_wait = always_wait
+        self._first = True
+        self._lease: Lease | None = None
+        self._beaten = 0.0
+        self._said: set[str] = set()
+        self._final: Status | None = None
+        self.last_complete = list(last_complete)
+        self.segments: list[Segment] = []
+
+    # -- the epoch's window
+
+    def freeze(self, request: Request) -> FrozenWindow:
+        """Decides what an epoch reads, and gathers it into the epoch cache.
+
+        Args:
+            request: What the epoch asks for.
+
+        Returns:
+            The window; its segments are in `segments`.
+
+        Raises:
+            ShortWindowError: ``when_short=error`` and something is missing.
+        """
+        if not request.synthetic.any() and request.pinned is None:
+            self.segments = []
+            return FrozenWindow(available=[1.0] * len(request.synthetic))
+        pinned = request.pinned
+        slots: Sequence[int] = request.slots if pinned is None else pinned.slots
+        first = min([*slots, request.slots.start])
+        self._refill.need(first, max([*(k + 1 for k in slots), request.next_stop]))
+        must_wait = self._first or self._always_wait or self._when_short == "wait" or pinned is not None
+        pool = self._wait(slots, must_wait, first)
+        present = self._gather(pool, slots) if pool is not None else []
+        if must_wait and pool is not None and len(present) < len(slots):  # damage shows only now
+            self._wait(slots, True, first)
+            present = self._gather(pool, slots)
+        self._first = False
+        if pinned is not None and len(present) == len(slots):
+            return pinned
+        return self._decide(pool, slots, present, request.synthetic)
+
+    def _decide(
+        self,
+        pool: SyntheticPool | None,
+        slots: Sequence[int],
+        present: list[int],
+        synthetic: np.ndarray[Any, Any],
+    ) -> FrozenWindow:
+        whole = len(present) == len(slots)
+        short = "" if whole else f"{len(slots) - len(present)} of the window's {len(slots)} slots are missing"
+        if short and self._when_short == "error":
+            raise ShortWindowError(self._explained(short))
+        if whole:
+            self.last_complete = list(slots)
+        elif self._when_short in ("reuse", "wait") and self.last_complete and pool is not None:
+            present = self._gather(pool, self.last_complete)
+            whole = True
+        rows = self._rows_by_class(len(synthetic))
+        absent = (synthetic > 0) & (rows == 0)
+        if absent.any() and not short:
+            short = f"the window has no sample of {int(absent.sum())} of the classes that it should serve"
+            if self._when_short == "error":
+                raise ShortWindowError(self._explained(short))
+        share = 1.0 if whole or self._when_short != "real" else len(present) / len(slots)
+        available = np.where(rows > 0, share, 0.0)
+        available[synthetic == 0] = 1.0
+        if short:
+            self._say(short)
+        return FrozenWindow(present, available.tolist(), short)
+
+    def _rows_by_class(self, num_classes: int) -> np.ndarray[Any, Any]:
+        counts = np.zeros(num_classes, np.int64)
+        for segment in self.segments:
+            if self._labelled:
+                counts += np.bincount(segment.fields["label"].numpy(), minlength=num_classes)
+            else:
+                counts[0] += len(segment.slot)
+        return counts
+
+    # -- waiting and gathering
+
+    def _wait(self, slots: Sequence[int], until_complete: bool, first: int) -> SyntheticPool | None:
+        """Waits for the pool and, if asked, for the slots; returns when there is no hope as well."""
+        deadline = time.monotonic() + self._wait_timeout
+        with WaitDisplay(len(slots)) as display:
+            while True:
+                self._refill.poll()
+                pool = self._refill.pool()
+                if pool is not None:
+                    self._hold(pool, first, max(slots, default=first) + 1)
+                    there = sum(pool.has(k) for k in slots)
+                    if there == len(slots) or not until_complete:
+                        return pool
+                    display.slots(there)
+                else:
+                    status = self._refill.status
+                    display.fit(status)
+                    if status.phase == "fit":  # a living fit is not the pool's delay
+                        deadline = time.monotonic() + self._wait_timeout
+                if self._refill.gave_up or time.monotonic() > deadline:
+                    return pool
+                time.sleep(_LOOK_SECONDS)
+
+    def _hold(self, pool: SyntheticPool, first: int, stop: int) -> None:
+        if self._lease is None:
+            self._lease = pool.lease(self._run_id)
+        self._lease.update(first, stop)
+
+    def _gather(self, pool: SyntheticPool, slots: Sequence[int]) -> list[int]:
+        """Gathers the slots that are there and whole; returns them."""
+        wanted = [k for k in slots if pool.has(k)]
+        for _ in range(len(wanted) + 1):
+            try:
+                self.segments = self._cache.gather(pool, wanted)
+                self._cache.prune(self.segments)
+                return wanted
+            except UnavailableSlotsError as error:
+                wanted = [k for k in wanted if k not in error.damaged and k not in error.missing]
+        self.segments = []
+        return []
+
+    # -- words
+
+    def _explained(self, short: str) -> str:
+        status = self._refill.status
+        why = self._refill.gave_up or (f"last failure: {status.failure}" if status.failure else "")
+        rejections = ", ".join(f"{reason} {count}" for reason, count in status.rejections.items())
+        if rejections and not status.admitted:
+            why = f"every sample was rejected ({rejections}). {why}"
+        return (
+            f"the pool is short: {short}. {why} data.when_short={self._when_short} says what happens; to have more in time, "
+            "raise data.reuse, lower data.window, or give the generator more room (refill.ahead, refill.threads)."
+        )
+
+    def _say(self, short: str) -> None:
+        what = {
+            "reuse": "the last complete window is used again, absent classes are real",
+            "wait": "the wait was in vain, so the last complete window is used again, absent classes are real",
+            "real": "the missing draws are real ones of the same class",
+            "error": "",
+        }[self._when_short]
+        kind = short.split(" ", 1)[0] if short.startswith("the") else "slots"
+        level = logging.DEBUG if kind in self._said else logging.WARNING
+        self._said.add(kind)
+        log.log(level, "%s This epoch: %s. It is counted in mix/short_epochs.", self._explained(short), what)
+
+    # -- life
+
+    def poll(self) -> None:
+        """Looks after the refill and keeps the lease alive; cheap enough for every batch."""
+        self._refill.poll()
+        if self._lease is not None and time.monotonic() - self._beaten > _BEAT_SECONDS:
+            self._beaten = time.monotonic()
+            self._lease.beat()
+
+    @property
+    def status(self) -> Status:
+        """What was made so far, for this run."""
+        return self._refill.status if self._final is None else self._final
+
+    @property
+    def pool_folder(self) -> str:
+        """Where the pool is; "" as long as that is not known."""
+        pool = self._refill.pool()
+        return "" if pool is None else str(pool.folder)
+
+    def close(self) -> None:
+        """Ends the refill and frees the window; safe to call again."""
+        if self._final is None:
+            self._refill.close()
+            self._final = self._refill.status
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
+        self._cache.close()

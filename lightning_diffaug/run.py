@@ -1,0 +1,212 @@
+"""One run's mix: where it stands, the window of the epoch, what was drawn, and the state from which it resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+
+from lightning_diffaug.mixing.dataset import BatchIndex
+from lightning_diffaug.mixing.plan import EpochPlan
+from lightning_diffaug.mixing.progress import MixProgress
+from lightning_diffaug.mixing.sampler import MixSampler
+from lightning_diffaug.pool import EpochCache, SyntheticPool, open_segment
+from lightning_diffaug.pool.frozen import FrozenWindow, WindowRows
+from lightning_diffaug.ranks import Ranks
+from lightning_diffaug.refill.status import Status
+from lightning_diffaug.refill.supply import Refill, Request, WindowSupply
+
+log = logging.getLogger(__name__)
+
+_MANY_USES = 4.0
+
+
+@dataclasses.dataclass
+class _Epoch:
+    """The epoch under way."""
+
+    number: int
+    window: FrozenWindow
+    rows: WindowRows
+    plan: EpochPlan
+    batches: int
+
+
+class MixRun:
+    """Drives the mix of one fit. It is the loader's `Course`.
+
+    Args:
+        sampler: Which sample comes next.
+        supply: Where windows come from; None on ranks that do not decide.
+        helper: The refill of a further node, on its leading rank; else None.
+        cache: This node's epoch cache, which the node's leading rank fills.
+        ranks: This process among the ranks.
+        trainer: The Trainer that runs the fit, or None.
+        state: What `state` gave in the run that is resumed, or None.
+    """
+
+    def __init__(
+        self,
+        sampler: MixSampler,
+        supply: WindowSupply | None,
+        helper: Refill | None,
+        cache: EpochCache,
+        ranks: Ranks,
+        trainer: Any,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self._sampler = sampler
+        self._supply = supply
+        self._helper = helper
+        self._cache = cache
+        self._ranks = ranks
+        self._trainer = trainer
+        self._resumed = state
+        self._epoch: _Epoch | None = None
+        self._recorded_epoch: int | None = None
+        self._finished = MixProgress.empty(len(sampler.counts))
+        self._uses_said: set[int] = set()
+        self.wait_seconds = 0.0
+        self.trained = False
+        self._status_at_first_batch = Status()
+
+    # -- the loader's side
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Records an epoch's number; the window is frozen at the first batch, when it counts."""
+        self._recorded_epoch = epoch
+
+    def begin(self) -> Iterator[BatchIndex]:
+        """Freezes the window of the epoch that begins (or goes on), and gives the batches that are left."""
+        number, start = self._position()
+        previous, resumed = self._epoch, self._resumed
+        self._resumed = None
+        if previous is not None:
+            self._finished = self._progress_of(previous)
+        pinned = None
+        if resumed is not None:
+            again = number == resumed["epoch"] and start > 0
+            self._finished = MixProgress.from_state(resumed["finished" if again else "so_far"])
+            pinned = FrozenWindow(**resumed["window"]) if again else None
+        window, rows = self._freeze(number, pinned)
+        if pinned is None:
+            self._finished.short_epochs += bool(window.short)
+            self._finished.offer(rows.slot, rows.by_class)
+        plan = self._sampler.plan(number, rows, window.available)
+        self._epoch = _Epoch(number, window, rows, plan, start)
+        return self._sampler.batches(plan, rows, number, self._ranks.rank, start)
+
+    def _position(self) -> tuple[int, int]:
+        """Epoch and batch where the run stands: the Trainer's where there is one."""
+        trainer = self._trainer
+        if trainer is not None and trainer.training:
+            return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if self._recorded_epoch is not None:
+            number, self._recorded_epoch = self._recorded_epoch, None
+            return number, 0
+        return (0 if self._epoch is None else self._epoch.number + 1), 0
+
+    def real_before(self) -> int:
+        """Real draws of this rank in the epoch, before the batch that comes next."""
+        assert self._epoch is not None
+        part = self._epoch.plan.rank_slice(self._ranks.rank, 0, self._sampler.drawn(self._epoch.batches))
+        return int((part.window_row < 0).sum())
+
+    def drew(self) -> None:
+        """Counts a batch that is about to be trained on, and looks after the refill."""
+        assert self._epoch is not None
+        self._epoch.batches += 1
+        if self._supply is not None:
+            if not self.trained:
+                self._status_at_first_batch = self._supply.status
+            self._supply.poll()
+        if self._helper is not None:
+            self._helper.poll()
+        self.trained = True
+
+    # -- the window
+
+    def _freeze(self, number: int, pinned: FrozenWindow | None) -> tuple[FrozenWindow, WindowRows]:
+        started = time.perf_counter()
+        request = self._request(number, pinned)
+        window, paths, pool = FrozenWindow(), list[str](), ""
+        if self._supply is not None:
+            window = self._supply.freeze(request)
+            paths = [str(segment.path) for segment in self._supply.segments]
+            pool = self._supply.pool_folder
+        window, paths, pool = self._ranks.agree((window, paths, pool))
+        if self._helper is not None and window.slots:
+            self._helper.need(min(window.slots), max(request.next_stop, max(window.slots) + 1))
+            self._cache.prune(self._cache.gather(SyntheticPool.open(pool), window.slots))
+        self._ranks.wait()  # the node's segments are there
+        segments = [open_segment(path) for path in paths]
+        self.wait_seconds += time.perf_counter() - started
+        rows = WindowRows.of(segments, len(self._sampler.counts), self._sampler.labelled)
+        return window, rows
+
+    def _request(self, number: int, pinned: FrozenWindow | None) -> Request:
+        sampler = self._sampler
+        wanted = sampler.targets(number).synthetic
+        return Request(sampler.slots(number), sampler.slots(number + 1).stop, wanted, pinned)
+
+    # -- what was drawn
+
+    def _progress_of(self, epoch: _Epoch) -> MixProgress:
+        made = epoch.plan.made(self._sampler.drawn(epoch.batches))
+        return self._finished.plus(made, self._sampler.fraction(epoch.number))
+
+    @property
+    def progress(self) -> MixProgress:
+        """All draws so far, of all ranks."""
+        return self._finished if self._epoch is None else self._progress_of(self._epoch)
+
+    @property
+    def status(self) -> Status:
+        """What the refill made for this run."""
+        return Status() if self._supply is None else self._supply.status
+
+    @property
+    def generated_while_training(self) -> int:
+        """Samples made since the first batch."""
+        return self.status.generated - self._status_at_first_batch.generated if self.trained else 0
+
+    def warn_of_many_uses(self) -> None:
+        """Says once for each class when its pooled samples are used far more often than `reuse` intends."""
+        bound = _MANY_USES * self._sampler.settings.reuse
+        for c, uses in enumerate(self.progress.reuse_by_class):
+            if uses > bound and c not in self._uses_said:
+                self._uses_said.add(c)
+                log.warning(
+                    "each pooled sample of class %d was used %.0f times so far, reuse asks for %g: the class has few rows in "
+                    "the window. Raise data.window, or its share with data.planner.",
+                    c, uses, self._sampler.settings.reuse,
+                )  # fmt: skip
+
+    # -- state and end
+
+    def state(self) -> dict[str, Any] | None:
+        """Plain values from which the run goes on; the same on every rank."""
+        epoch = self._epoch
+        if epoch is None:
+            return self._resumed
+        return {
+            "epoch": epoch.number,
+            "window": dataclasses.asdict(epoch.window),
+            "finished": self._finished.state(),
+            "so_far": self._progress_of(epoch).state(),
+            "last_complete": [] if self._supply is None else list(self._supply.last_complete),
+        }
+
+    def close(self) -> None:
+        """Ends the refill; safe to call again."""
+        if self._supply is not None:
+            self._supply.close()
+        if self._helper is not None:
+            self._helper.close()
+            self._cache.close()

@@ -1,0 +1,418 @@
+"""What one training sample is: its structure, its fields, and how pooled tensors become such samples again.
+
+The pool knows named tensors only. A `SampleSpec` (plain values) says which named tensors a project's sample
+consists of, and a `SampleAdapter` turns rows of them back into the very structure that the user's own
+dataset yields: tuple, list, dict, named tuple or dataclass with PIL images, arrays, tensors or tv_tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+from torchvision import tv_tensors
+
+from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+
+IMAGE = "image"
+LABEL = "label"
+_PIL_MODES = {"L": 1, "RGB": 3, "RGBA": 4}
+_TV_KINDS: dict[str, Any] = {"tv_image": tv_tensors.Image, "tv_mask": tv_tensors.Mask}
+
+LabelValue: TypeAlias = "int | str"
+Columns: TypeAlias = "list[list[Any]]"
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One leaf of the user's sample, as snapshot and pool store it.
+
+    Attributes:
+        name: Name in the pool (``"image"``, ``"label"``, or what ``fields=`` maps the leaf to).
+        path: Where the leaf sits in the user's sample: ``"0"``, ``"pixels"``, ``"meta.id"``.
+        kind: ``"pil"``, ``"tv_image"``, ``"tv_mask"``, ``"tensor"``, ``"ndarray"`` or ``"scalar"``.
+        dtype: Name of the stored torch dtype, such as ``"uint8"``.
+        shape: Stored shape of one sample; images are channels-first ``(C, H, W)``, scalars ``()``.
+        low: Lower end of the raw value range (0 for uint8).
+        high: Upper end of the raw value range (255 for uint8).
+        layout: How the leaf holds an image: ``"chw"``, ``"hwc"``, ``"hw"``; ``""`` for anything else.
+        mode: PIL mode of a ``"pil"`` leaf, else None.
+    """
+
+    name: str
+    path: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    layout: str = ""
+    mode: str | None = None
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The stored dtype."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @property
+    def continuous(self) -> bool:
+        """Whether a generator makes this field as float32 in [-1, 1] (floating types and uint8)."""
+        return self.name != LABEL and (self.torch_dtype.is_floating_point or self.dtype == "uint8")
+
+    def to_unit(self, raw: Tensor) -> Tensor:
+        """Scales raw values from [low, high] to float32 in [-1, 1]; same shape."""
+        return (raw.to(torch.float32) - self.low) * (2.0 / (self.high - self.low)) - 1.0
+
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """Scales float values in [-1, 1] back to the raw range and dtype (rounded for integers); same shape."""
+        raw = (unit.to(torch.float32) + 1.0) * ((self.high - self.low) / 2.0) + self.low
+        raw = raw.clamp(self.low, self.high)
+        return (
+            raw.to(self.torch_dtype)
+            if self.torch_dtype.is_floating_point
+            else raw.round().to(self.torch_dtype)
+        )
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """The fields that a pool stores for each sample. Plain values: it travels as JSON."""
+
+    fields: tuple[FieldSpec, ...]
+
+    def __getitem__(self, name: str) -> FieldSpec:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(f"no field {name!r}; there are {[f.name for f in self.fields]}")
+
+    def __contains__(self, name: object) -> bool:
+        return any(field.name == name for field in self.fields)
+
+    @property
+    def continuous(self) -> tuple[FieldSpec, ...]:
+        """The fields that a generator makes."""
+        return tuple(field for field in self.fields if field.continuous)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Plain values for a JSON file."""
+        return [{**dataclasses.asdict(field), "shape": list(field.shape)} for field in self.fields]
+
+    @classmethod
+    def from_json(cls, fields: Sequence[Mapping[str, Any]]) -> SampleSpec:
+        """The inverse of `to_json`."""
+        return cls(tuple(FieldSpec(**{**field, "shape": tuple(field["shape"])}) for field in fields))
+
+
+# Structure: leaves and their paths ------------------------------------------------------------------
+
+
+def _children(node: Any) -> list[tuple[str, Any]] | None:
+    """Names and values one level down, or None for a leaf."""
+    if isinstance(node, Mapping):
+        return [(str(key), value) for key, value in node.items()]
+    if dataclasses.is_dataclass(node) and not isinstance(node, (type, Tensor)):
+        return [(field.name, getattr(node, field.name)) for field in dataclasses.fields(node) if field.init]
+    if isinstance(node, (tuple, list)):
+        return [(str(i), value) for i, value in enumerate(node)]
+    return None
+
+
+def leaves(sample: Any) -> dict[str, Any]:
+    """The leaves of a sample by their path, in order; a sample that is one leaf has the path ``""``."""
+    children = _children(sample)
+    if children is None:
+        return {"": sample}
+    found: dict[str, Any] = {}
+    for name, child in children:
+        for path, leaf in leaves(child).items():
+            found[f"{name}.{path}" if path else name] = leaf
+    return found
+
+
+def _builder(template: Any) -> Callable[[Columns], list[Any]]:
+    """A function from columns (a list of values for each leaf, in order) to a list of samples."""
+    children = _children(template)
+    if children is None:
+        return lambda columns: columns.pop(0)
+    parts = [_builder(child) for _, child in children]
+
+    def columns_of(columns: Columns) -> list[list[Any]]:
+        return [part(columns) for part in parts]
+
+    if isinstance(template, Mapping):
+        keys = list(template)
+        make = type(template) if type(template) is not dict else dict
+        return lambda columns: [
+            make(zip(keys, row, strict=True)) for row in zip(*columns_of(columns), strict=True)
+        ]  # type: ignore[call-arg]
+    kind = type(template)
+    if dataclasses.is_dataclass(template):
+        names = [name for name, _ in children]
+        return lambda columns: [
+            kind(**dict(zip(names, row, strict=True))) for row in zip(*columns_of(columns), strict=True)
+        ]
+    if hasattr(template, "_fields"):  # a named tuple takes its values one by one
+        return lambda columns: [kind(*row) for row in zip(*columns_of(columns), strict=True)]
+    if kind is tuple:
+        return lambda columns: list(zip(*columns_of(columns), strict=True))
+    return lambda columns: [kind(row) for row in zip(*columns_of(columns), strict=True)]
+
+
+def describe(sample: Any) -> str:
+    """The structure of a sample in a few lines, for error messages."""
+    lines = []
+    for path, leaf in leaves(sample).items():
+        shape = getattr(leaf, "shape", None)
+        detail = f" shape {tuple(shape)} {leaf.dtype}" if shape is not None else ""
+        if isinstance(leaf, PILImage.Image):
+            detail = f" size {leaf.size} mode {leaf.mode}"
+        lines.append(f"  {path or '(the sample itself)'}: {type(leaf).__name__}{detail}")
+    return "\n".join(lines)
+
+
+# Leaves to tensors ----------------------------------------------------------------------------------
+
+
+def _is_integer(leaf: Any) -> bool:
+    if isinstance(leaf, bool):
+        return False
+    if isinstance(leaf, (int, np.integer)):
+        return True
+    if isinstance(leaf, Tensor):
+        return leaf.ndim == 0 and not leaf.is_floating_point() and leaf.dtype != torch.bool
+    return isinstance(leaf, np.ndarray) and leaf.ndim == 0 and np.issubdtype(leaf.dtype, np.integer)
+
+
+def _image_layout(leaf: Any) -> str:
+    """``"chw"``, ``"hwc"`` or ``"hw"`` for something that looks like an image, else ``""``."""
+    if isinstance(leaf, (PILImage.Image, tv_tensors.Image)):
+        return "chw"
+    if isinstance(leaf, (Tensor, np.ndarray)) and not isinstance(leaf, tv_tensors.TVTensor):
+        shape = tuple(leaf.shape)
+        if len(shape) == 3 and shape[0] in (1, 3, 4):
+            return "chw"
+        if len(shape) == 3 and shape[2] in (1, 3, 4):
+            return "hwc"
+        if len(shape) == 2 and min(shape) >= 4:
+            return "hw"
+    return ""
+
+
+def leaf_to_tensor(leaf: Any, spec: FieldSpec) -> Tensor:
+    """The stored form of a leaf: a tensor of ``spec.shape`` (channels-first for images).
+
+    Raises:
+        SampleStructureError: The leaf has another shape than the probe, or a PIL mode that is not supported.
+    """
+    if isinstance(leaf, PILImage.Image):
+        if leaf.mode != spec.mode:
+            raise SampleStructureError(
+                f"field {spec.path!r} is a PIL image of mode {leaf.mode!r}, the probed sample had {spec.mode!r}: "
+                "a pool stores one mode. Let the dataset convert all images to one mode."
+            )
+        tensor = torch.from_numpy(np.array(leaf, dtype=np.uint8))
+        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    else:
+        tensor = torch.as_tensor(leaf).as_subclass(Tensor)
+        if spec.layout == "hwc":
+            tensor = tensor.permute(2, 0, 1)
+        elif spec.layout == "hw":
+            tensor = tensor[None]
+    if tuple(tensor.shape) != spec.shape:
+        raise SampleStructureError(
+            f"field {spec.path!r} has shape {tuple(tensor.shape)} here and {spec.shape} in the probed sample: the "
+            "pool stores samples of one shape. Give raw=<dataset that resizes to one size> (our own real configs: "
+            "set real.size)."
+        )
+    return tensor.to(spec.torch_dtype).contiguous()
+
+
+def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
+    layout = "" if name == LABEL else _image_layout(leaf)
+    if name == LABEL:
+        return FieldSpec(name, path, "scalar", "int64", (), 0.0, 0.0)
+    if isinstance(leaf, PILImage.Image):
+        if leaf.mode not in _PIL_MODES:
+            raise SampleStructureError(
+                f"field {path!r} is a PIL image of mode {leaf.mode!r}; supported are {', '.join(_PIL_MODES)}. "
+                'Let the dataset convert it, e.g. image.convert("RGB").'
+            )
+        shape = (_PIL_MODES[leaf.mode], leaf.height, leaf.width)
+        return FieldSpec(name, path, "pil", "uint8", shape, 0.0, 255.0, "chw", leaf.mode)
+    kind = "tensor"
+    if isinstance(leaf, np.ndarray):
+        kind = "ndarray"
+    elif isinstance(leaf, tv_tensors.TVTensor):
+        kind = next((key for key, cls in _TV_KINDS.items() if type(leaf) is cls), "")
+        if not kind:
+            raise SampleStructureError(
+                f"field {path!r} is a {type(leaf).__name__}, which the pool cannot rebuild yet; supported are "
+                "tv_tensors.Image and Mask. Give it a value with fill={...} or leave it out of fields=."
+            )
+    elif not isinstance(leaf, Tensor):
+        if not isinstance(leaf, (int, float, np.generic)):
+            raise SampleStructureError(
+                f"field {path!r} ({type(leaf).__name__}) cannot be stored as a tensor; remove it from fields= and "
+                "give it a value with fill={...}."
+            )
+        kind = "scalar"
+    tensor = torch.as_tensor(leaf)
+    dims = tuple(tensor.shape)
+    dims = {"hwc": dims[-1:] + dims[:-1], "hw": (1, *dims)}.get(layout, dims)
+    low, high = (0.0, 255.0) if tensor.dtype == torch.uint8 else (0.0, 1.0)
+    return FieldSpec(name, path, kind, str(tensor.dtype).removeprefix("torch."), dims, low, high, layout)
+
+
+def value_range(low: float, high: float) -> tuple[float, float]:
+    """The range of floating-point data from its extremes: [0, 1] or [-1, 1] where they fit, else as found."""
+    for bounds in ((0.0, 1.0), (-1.0, 1.0)):
+        if bounds[0] <= low and high <= bounds[1]:
+            return bounds
+    return low, high
+
+
+def probe(sample: Any, fields: Mapping[str, str] | None = None) -> SampleSpec:
+    """Finds the image and the label in one raw sample, or takes them from `fields`.
+
+    Args:
+        sample: One raw training sample (transform off).
+        fields: Path of a leaf → its name in the pool, e.g. ``{"pixels": "image", "target": "label"}``. None: one
+            image-like leaf and at most one integer leaf are inferred.
+
+    Returns:
+        The specification; value ranges of floating-point fields are to be set from the data (`value_range`).
+
+    Raises:
+        SampleStructureError: The structure is ambiguous, or a path is not in it.
+    """
+    found = leaves(sample)
+    if fields is None:
+        images = [path for path, leaf in found.items() if _image_layout(leaf)]
+        labels = [path for path, leaf in found.items() if _is_integer(leaf)]
+        if len(images) != 1 or len(labels) > 1:
+            raise SampleStructureError(
+                f"the sample has {len(images)} image-like and {len(labels)} integer leaves, so what is the image and "
+                f"what the label is a guess:\n{describe(sample)}\nSay it with "
+                'fields={"<path of the image>": "image", "<path of the label>": "label"} (key data.fields).'
+            )
+        fields = {images[0]: IMAGE} | ({labels[0]: LABEL} if labels else {})
+    unknown = [path for path in fields if path not in found]
+    if unknown or len(set(fields.values())) != len(fields):
+        raise SampleStructureError(
+            f"fields={dict(fields)} does not fit the sample"
+            + (f": there is no {unknown[0]!r}" if unknown else ": a name is given twice")
+            + f". The sample is:\n{describe(sample)}"
+        )
+    return SampleSpec(tuple(_spec_of(name, path, found[path]) for path, name in fields.items()))
+
+
+# Tensors to samples ---------------------------------------------------------------------------------
+
+
+class SampleAdapter:
+    """Turns rows of pooled tensors into samples of the user's structure.
+
+    Args:
+        template: One raw sample of the user's dataset; gives the structure and the types.
+        spec: The fields that the pool stores.
+        label_values: The user's label for each class index; () when unlabelled.
+        fill: Value, or callable ``(fields: dict[str, Tensor]) -> value``, for leaves that no generator makes, by path.
+            Strings need none: they become ``synthetic/<slot>/<row>``.
+
+    Raises:
+        ConfigurationError: A leaf has neither a field nor a fill.
+    """
+
+    def __init__(
+        self,
+        template: Any,
+        spec: SampleSpec,
+        label_values: Sequence[LabelValue] = (),
+        fill: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._label_values = list(label_values)
+        self._fill = dict(fill or {})
+        self._leaves = leaves(template)
+        self._by_path = {field.path: field for field in spec.fields}
+        self._build = _builder(template)
+        unknown = set(self._fill) - set(self._leaves)
+        if unknown:
+            raise ConfigurationError(
+                f"fill names {sorted(unknown)}, which the sample does not have:\n{describe(template)}"
+            )
+        for path, leaf in self._leaves.items():
+            if (
+                path not in self._by_path
+                and path not in self._fill
+                and not isinstance(leaf, (str, type(None)))
+            ):
+                raise ConfigurationError(
+                    f"field {path!r} ({type(leaf).__name__}) is neither made by the generator nor filled, so a "
+                    f'synthetic sample would lack it. Give fill={{"{path}": <value or callable>}} (key data.fill).'
+                )
+
+    def samples(self, fields: Mapping[str, Tensor], slots: Sequence[int], rows: Sequence[int]) -> list[Any]:
+        """Builds one sample for each row.
+
+        Args:
+            fields: Name → (n, *shape) tensors in the stored dtype; ``label`` holds class indices.
+            slots: Slot of each row.
+            rows: Row in its slot.
+
+        Returns:
+            n samples with the template's structure, types and ranges.
+        """
+        columns = [self._column(path, leaf, fields, slots, rows) for path, leaf in self._leaves.items()]
+        return self._build(columns)
+
+    def _column(
+        self, path: str, leaf: Any, fields: Mapping[str, Tensor], slots: Sequence[int], rows: Sequence[int]
+    ) -> list[Any]:
+        field = self._by_path.get(path)
+        if field is not None:
+            return self._decode(fields[field.name], field, leaf)
+        if path in self._fill:
+            value = self._fill[path]
+            if not callable(value):
+                return [value] * len(rows)
+            return [value({name: tensor[i] for name, tensor in fields.items()}) for i in range(len(rows))]
+        if leaf is None:
+            return [None] * len(rows)
+        return [f"synthetic/{slot}/{row}" for slot, row in zip(slots, rows, strict=True)]
+
+    def _decode(self, tensor: Tensor, field: FieldSpec, leaf: Any) -> list[Any]:
+        if field.name == LABEL:
+            values = [self._label_values[i] for i in tensor.tolist()]
+            if isinstance(leaf, Tensor):
+                return [torch.tensor(value, dtype=leaf.dtype) for value in values]
+            return (
+                values
+                if isinstance(leaf, (int, str))
+                else [np.asarray(v, dtype=leaf.dtype)[()] for v in values]
+            )
+        if field.kind == "scalar":
+            return [type(leaf)(value) for value in tensor.tolist()]
+        if field.layout == "hwc":
+            tensor = tensor.permute(0, 2, 3, 1)
+        elif field.layout == "hw":
+            tensor = tensor[:, 0]
+        if field.kind == "tensor":
+            return list(tensor.unbind(0))
+        if field.kind in _TV_KINDS:
+            return [_TV_KINDS[field.kind](row) for row in tensor.unbind(0)]
+        if field.kind == "ndarray":
+            return list(tensor.numpy())
+        arrays = (
+            tensor[:, 0].numpy() if field.mode == "L" else tensor.permute(0, 2, 3, 1).contiguous().numpy()
+        )
+        return [PILImage.fromarray(array) for array in arrays]

@@ -1,0 +1,170 @@
+"""Starts a run: names what is to be made, starts who makes it, and puts the parts of the mix together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_diffaug.conditions import QuotaPlanner
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates import Finite, InRange
+from lightning_diffaug.mixing import quotas, targets
+from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
+from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.pool import EpochCache, capacity_slots
+from lightning_diffaug.pool.process import machine_id, surely_dead
+from lightning_diffaug.ranks import Ranks
+from lightning_diffaug.real import RealTraining
+from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
+from lightning_diffaug.refill.job import Job
+from lightning_diffaug.refill.local import LocalRefill
+from lightning_diffaug.refill.settings import RefillSettings
+from lightning_diffaug.refill.supply import Refill, WhenShort, WindowSupply
+from lightning_diffaug.run import MixRun
+from lightning_diffaug.wrapping import untouched_rng
+
+_LIVE_OBJECT = {"_target_": "lightning_diffaug.live_object"}
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What fills the pool and how; each as `DiffAugDataModule` says."""
+
+    generator: Any
+    planner: Any
+    gates: Sequence[Any] | None
+    refill: RefillSettings
+    when_short: WhenShort
+    wait_timeout: float
+    capacity: int | None
+    pool_seed: int
+    cache_dir: Path
+
+
+def start_run(
+    pool: PoolSettings,
+    mix: MixSettings,
+    data: RealTraining,
+    ranks: Ranks,
+    trainer: Any,
+    state: dict[str, Any] | None,
+) -> MixRun:
+    """Starts the refill (on each node's leading rank) and returns the run.
+
+    Args:
+        pool: What fills the pool.
+        mix: How real and synthetic are mixed.
+        data: The real training data.
+        ranks: This process among the ranks.
+        trainer: The Trainer, or None.
+        state: `MixRun.state` of the run that is resumed, or None.
+
+    Raises:
+        ConfigurationError: Settings do not fit the data.
+    """
+    sampler = MixSampler(
+        mix, data.members, data.mixed_classes, data.facts.batch_size, data.facts.drop_last, data.facts.shuffle,
+        ranks.world_size,
+    )  # fmt: skip
+    run_id = ranks.agree(uuid.uuid4().hex[:12])
+    cache = EpochCache(pool.cache_dir / "epoch_cache" / run_id)
+    never = mix.fraction.is_constant and mix.fraction(0) == 0
+    supply = helper = None
+    if ranks.leads_node and not never:
+        refill = _refill(pool, mix, data, run_id, ranks)
+        if ranks.leads:
+            complete = [] if state is None else state["last_complete"]
+            supply = WindowSupply(
+                refill, cache, run_id, sampler.labelled, pool.when_short, pool.wait_timeout, pool.refill.mode == "sync",
+                complete,
+            )  # fmt: skip
+        else:
+            helper = refill
+    return MixRun(sampler, supply, helper, cache, ranks, trainer, state)
+
+
+def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: str, ranks: Ranks) -> Refill:
+    _remove_left_behind(pool.cache_dir)
+    run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
+    run_dir.mkdir(parents=True)
+    settings = pool.refill
+    try:
+        named = name_of(pool.generator)
+    except ConfigurationError:
+        if settings.mode != "sync":
+            raise
+        named = None
+    generator = pool.generator
+    if isinstance(generator, Mapping):
+        with untouched_rng():
+            generator = build(name_of(generator))
+    snapshot = data.snapshot() if hasattr(generator, "fit_key") and named is not None else None
+    job = Job(
+        generator=named or _LIVE_OBJECT,
+        planner=_planner(pool.planner, mix, data),
+        gates=[
+            name_of(gate, "gates")
+            for gate in (pool.gates if pool.gates is not None else (Finite(), InRange()))
+        ],
+        spec=data.spec.to_json(),
+        class_names=list(data.class_names),
+        snapshot=None if snapshot is None else str(snapshot.save(pool.cache_dir / "snapshots")),
+        snapshot_hash=None if snapshot is None else snapshot.hash,
+        slot_size=mix.slot_size,
+        pool_seed=pool.pool_seed,
+        attempts=settings.attempts,
+        cache_dir=str(pool.cache_dir if named is not None else run_dir),
+        run_dir=str(run_dir),
+        run_id=run_id if ranks.leads else f"{run_id}-{ranks.rank}",
+        parent_pid=os.getpid(),
+        ahead=0 if settings.mode == "sync" else settings.ahead,
+        nice=settings.nice,
+        threads=settings.threads,
+        capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
+    )
+    if named is None:
+        return InProcessRefill(job, generator, data.snapshot)
+    if settings.mode == "none":
+        return NoRefill(job, generator)
+    refill = LocalRefill(job, generator, settings)
+    refill.start()
+    return refill
+
+
+def _planner(planner: Any, mix: MixSettings, data: RealTraining) -> dict[str, Any]:
+    counts, names = data.class_counts, data.class_names
+    if not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner):
+        return name_of(planner, "planner")
+    shares: list[float] | None = None
+    if data.class_index is not None:
+        if planner == "auto":
+            shares = quotas(counts, mix.allocation, mix.max_class_share, class_names=names).tolist()
+        elif planner == "uniform":
+            shares = [float(count > 0) for count in counts]
+        elif planner == "as_real":
+            shares = [float(count) for count in counts]
+        elif isinstance(planner, Mapping):
+            shares = targets(counts, 0.25, allocation=planner, class_names=names).synthetic.tolist()
+        else:
+            raise ConfigurationError(
+                f"planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it says which "
+                "classes the pool holds. Set data.planner=auto."
+            )
+    return {"_target_": f"{QuotaPlanner.__module__}.{QuotaPlanner.__qualname__}", "shares": shares}
+
+
+def _remove_left_behind(cache_dir: Path) -> None:
+    """Removes the small files and epoch caches of runs on this machine whose process is gone."""
+    runs = cache_dir / "runs"
+    for folder in runs.iterdir() if runs.is_dir() else ():
+        run_id, machine, pid = (folder.name.rsplit("-", 2) + ["", "", ""])[:3]
+        if pid.isdigit() and surely_dead(machine, int(pid)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(folder)
+                EpochCache(cache_dir / "epoch_cache" / run_id).close()

@@ -1,0 +1,365 @@
+"""What the user's own data say: the facts of their train loader, their samples without transform, their labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.sample import FieldSpec, describe, leaves
+
+_TRANSFORMS = ("transform", "transforms", "target_transform")
+_LOADER_OPTIONS = (
+    "num_workers",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+)
+
+
+@contextmanager
+def untouched_rng() -> Any:
+    """Leaves the global random states (python, numpy, torch) as they were."""
+    states = _collect_rng_states(include_cuda=False)
+    try:
+        yield
+    finally:
+        _set_rng_states(states)
+
+
+# The loader -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoaderFacts:
+    """What the wrapped train loader says about batches.
+
+    Attributes:
+        dataset: The real training data, as the loader had it.
+        batch_size: Samples a batch, of one rank.
+        drop_last: Whether an incomplete last batch is dropped.
+        shuffle: Whether real samples come in a shuffled order.
+        collate_fn: Makes a batch of a list of samples.
+        options: Further arguments of `torch.utils.data.DataLoader` (workers, pinning …).
+    """
+
+    dataset: Dataset[Any]
+    batch_size: int
+    drop_last: bool
+    shuffle: bool
+    collate_fn: Callable[[list[Any]], Any]
+    options: dict[str, Any]
+
+
+def loader_facts(loader: Any) -> LoaderFacts:
+    """Reads the facts off the wrapped module's own train loader.
+
+    Raises:
+        ConfigurationError: It is not one DataLoader, or it batches in a way that a mix cannot keep.
+    """
+    if not isinstance(loader, DataLoader):
+        raise ConfigurationError(
+            f"train_dataloader() of the wrapped DataModule returns a {type(loader).__name__}: the mix is made for one "
+            "torch DataLoader, because the share of each batch would be undefined over several. Wrap one loader's "
+            "DataModule (real=...), and combine loaders outside."
+        )
+    if loader.batch_size is None:
+        if loader.batch_sampler is None:
+            raise ConfigurationError(
+                "the wrapped train loader has batch_size=None (its dataset makes whole batches), so single samples "
+                "cannot be mixed. Give real=<DataModule whose dataset yields single samples>."
+            )
+        raise ConfigurationError(
+            f"the wrapped train loader has a batch sampler of its own ({type(loader.batch_sampler).__name__}), which "
+            "the mix would override. Let it use batch_size= and shuffle=; for class-balanced batches set "
+            "data.balance=classes."
+        )
+    if not isinstance(loader.batch_sampler, (BatchSampler, type(None))):
+        raise ConfigurationError(
+            f"batch sampler {type(loader.batch_sampler).__name__} of real= cannot be mixed."
+        )
+    dataset, shuffle = loader.dataset, True
+    if isinstance(dataset, IterableDataset):
+        shuffle = False
+    elif isinstance(loader.sampler, SequentialSampler):
+        shuffle = False
+    elif isinstance(loader.sampler, DistributedSampler):
+        shuffle = loader.sampler.shuffle
+    elif type(loader.sampler) is SubsetRandomSampler:
+        dataset = Subset(dataset, list(loader.sampler.indices))
+    elif (
+        type(loader.sampler) is not RandomSampler or loader.sampler.replacement or loader.sampler._num_samples
+    ):
+        raise ConfigurationError(
+            f"the wrapped train loader draws by {type(loader.sampler).__name__} with settings of its own, which the mix "
+            "would override without a word. Use shuffle=True there; for class-balanced draws set "
+            "data.balance=classes."
+        )
+    options = {name: getattr(loader, name) for name in _LOADER_OPTIONS}
+    return LoaderFacts(dataset, loader.batch_size, loader.drop_last, shuffle, loader.collate_fn, options)
+
+
+# Samples without transform --------------------------------------------------------------------------
+
+
+def raw_view(dataset: Dataset[Any]) -> Dataset[Any]:
+    """A shallow copy of a dataset (through Subset and ConcatDataset) whose transforms are off."""
+    view = copy.copy(dataset)
+    if isinstance(view, Subset):
+        view.dataset = raw_view(view.dataset)
+    elif isinstance(view, ConcatDataset):
+        view.datasets = [raw_view(part) for part in view.datasets]
+    else:
+        for name in _TRANSFORMS:
+            if callable(getattr(view, name, None)):
+                setattr(view, name, None)
+    return view
+
+
+def innermost(dataset: Dataset[Any]) -> Dataset[Any]:
+    """The dataset below Subset and ConcatDataset (the first part of the latter)."""
+    while isinstance(dataset, (Subset, ConcatDataset)):
+        dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
+    return dataset
+
+
+@dataclass(frozen=True)
+class SampleTransform:
+    """A transform and what it is applied to.
+
+    Attributes:
+        of_sample: ``(sample) -> sample``, or None.
+        of_image: ``(image) -> image``, or None; torchvision's ``transform``.
+        of_label: ``(label) -> label``, or None; torchvision's ``target_transform``.
+        of_pair: ``(image, label) -> (image, label)``, or None; torchvision's ``transforms``.
+        image_path: Path of the leaf that `of_image` maps.
+        label_path: Path of the leaf that `of_label` maps.
+    """
+
+    of_sample: Callable[[Any], Any] | None = None
+    of_image: Callable[[Any], Any] | None = None
+    of_label: Callable[[Any], Any] | None = None
+    of_pair: Callable[[Any, Any], Any] | None = None
+    image_path: str = ""
+    label_path: str = ""
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is transformed."""
+        return not (self.of_sample or self.of_image or self.of_label or self.of_pair)
+
+    def __call__(self, sample: Any) -> Any:
+        """Applies it to one sample."""
+        if self.of_sample is not None:
+            return self.of_sample(sample)
+        if self.of_pair is not None:
+            image, label = self.of_pair(*sample)
+            return type(sample)((image, label))
+        if self.of_image is not None:
+            sample = _with_leaf(sample, self.image_path, self.of_image)
+        if self.of_label is not None:
+            sample = _with_leaf(sample, self.label_path, self.of_label)
+        return sample
+
+
+def _with_leaf(sample: Any, path: str, change: Callable[[Any], Any]) -> Any:
+    """The sample with one leaf changed; containers on the way are copied."""
+    if not path:
+        return change(sample)
+    name, _, rest = path.partition(".")
+    if isinstance(sample, dict):
+        key = next(key for key in sample if str(key) == name)
+        return {**sample, key: _with_leaf(sample[key], rest, change)}
+    if isinstance(sample, (tuple, list)):
+        items = list(sample)
+        items[int(name)] = _with_leaf(items[int(name)], rest, change)
+        return type(sample)(*items) if hasattr(sample, "_fields") else type(sample)(items)
+    changed = copy.copy(sample)
+    object.__setattr__(changed, name, _with_leaf(getattr(sample, name), rest, change))
+    return changed
+
+
+def signature(sample: Any) -> list[tuple[Any, ...]]:
+    """Paths, types, shapes and dtypes of a sample's leaves: what two samples of one structure share."""
+    return [
+        (path, type(leaf), tuple(getattr(leaf, "shape", ())), str(getattr(leaf, "dtype", "")))
+        for path, leaf in leaves(sample).items()
+    ]
+
+
+def _applied(transform: Callable[[Any], Any], sample: Any) -> list[tuple[Any, ...]] | None:
+    try:
+        return signature(transform(sample))
+    except Exception:
+        return None
+
+
+def find_transform(
+    dataset: Dataset[Any], raw: Dataset[Any], image: FieldSpec, label: FieldSpec | None
+) -> SampleTransform:
+    """Finds the real training transform on the dataset and how it is called, by trying it on one raw sample.
+
+    Args:
+        dataset: The real training data.
+        raw: The same without transform.
+        image: The field that a one-argument transform maps.
+        label: The field that a target transform maps.
+
+    Raises:
+        SampleStructureError: The transform's convention is not clear, or the dataset augments inside
+            ``__getitem__`` where it cannot be taken off.
+    """
+    inner = innermost(dataset)
+    transform, transforms, of_label = (getattr(inner, name, None) for name in _TRANSFORMS)
+    label_path = label.path if label is not None else ""
+    of_label = of_label if callable(of_label) else None
+    candidates: list[SampleTransform] = []
+    if callable(transform):
+        candidates += [
+            SampleTransform(
+                of_image=transform, of_label=of_label, image_path=image.path, label_path=label_path
+            ),
+            SampleTransform(of_sample=transform),
+        ]
+    elif callable(transforms):
+        candidates += [SampleTransform(of_pair=transforms), SampleTransform(of_sample=transforms)]
+    elif of_label is not None:
+        candidates += [SampleTransform(of_label=of_label, label_path=label_path)]
+    with untouched_rng():
+        wanted, sample = signature(dataset[0]), raw[0]
+        fitting = [c for c in candidates if _applied(c, sample) == wanted]
+        if fitting:
+            return fitting[0]
+        if not candidates and signature(sample) == wanted:
+            if _varies(dataset):
+                raise SampleStructureError(
+                    "the same index of the training data gives different samples, so it augments inside __getitem__, "
+                    "where the augmentation cannot be taken off: the pool would hold augmented samples. Give "
+                    "raw=<the dataset without augmentation> and synthetic_transform=."
+                )
+            return SampleTransform()
+    raise SampleStructureError(
+        "the training data's transform was found, but neither transform(image) nor transform(sample) turns\n"
+        f"{describe(sample)}\ninto\n{describe(dataset[0])}\nGive raw=<the dataset without its transform> and "
+        "synthetic_transform=<callable that makes a training sample of a raw one>."
+    )
+
+
+def _varies(dataset: Dataset[Any]) -> bool:
+    """Whether one index gives different values under different random states."""
+    seen = []
+    for seed in (0, 1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        import random
+
+        random.seed(seed)
+        seen.append([np.asarray(leaf) for leaf in leaves(dataset[0]).values() if not isinstance(leaf, str)])
+    return any(
+        not np.array_equal(a, b)
+        for other in seen[1:]
+        for a, b in zip(seen[0], other, strict=True)
+        if a.dtype != object
+    )
+
+
+# Labels ---------------------------------------------------------------------------------------------
+
+
+def find_labels(
+    dataset: Dataset[Any],
+    labels: Sequence[int | str] | Tensor | None,
+    path: str | None,
+) -> list[int | str] | None:
+    """The label of every training sample.
+
+    They come from `labels`, from the dataset's ``targets`` or ``labels``, or from one pass over the samples.
+
+    Args:
+        dataset: The training data without transform.
+        labels: The user's own list, or None.
+        path: Path of the label in a sample; None for data without labels.
+
+    Returns:
+        n labels, or None.
+
+    Raises:
+        ConfigurationError: `labels` has another length than the data.
+    """
+    if labels is None and path is not None:
+        labels = _stored_labels(dataset)
+        if labels is None:
+            labels = [_label_value(leaves(dataset[i])[path]) for i in range(len(dataset))]  # type: ignore[arg-type]
+    if labels is None:
+        return None
+    values = [_label_value(value) for value in labels]
+    if len(values) != len(dataset):  # type: ignore[arg-type]
+        raise ConfigurationError(
+            f"labels has {len(values)} entries for {len(dataset)} training samples; "  # type: ignore[arg-type]
+            "give one label for each sample in labels=."
+        )
+    return values
+
+
+def _label_value(leaf: Any) -> int | str:
+    if isinstance(leaf, str):
+        return leaf
+    value = leaf.item() if hasattr(leaf, "item") else leaf
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SampleStructureError(
+            f"a label is {leaf!r} ({type(leaf).__name__}): one integer or string for each sample is needed. Give labels=, "
+            "or leave the label out of fields= (then data.balance=none and data.allocation=as_real)."
+        )
+    return value
+
+
+def _stored_labels(dataset: Dataset[Any]) -> Sequence[Any] | None:
+    """Labels that a dataset keeps beside its samples, through Subset and ConcatDataset."""
+    if isinstance(dataset, Subset):
+        inner = _stored_labels(dataset.dataset)
+        return None if inner is None else [inner[i] for i in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_stored_labels(part) for part in dataset.datasets]
+        return (
+            None
+            if any(part is None for part in parts)
+            else [v for part in parts if part is not None for v in part]
+        )
+    for name in ("targets", "labels"):
+        stored: Literal[None] | Any = getattr(dataset, name, None)
+        if stored is None or callable(stored) or isinstance(stored, (str, dict)):
+            continue
+        flat = stored.tolist() if hasattr(stored, "tolist") else stored
+        if len(flat) == len(dataset) and all(isinstance(v, (int, str, np.integer)) for v in flat[:100]):  # type: ignore[arg-type]
+            return list(flat)
+    return None
+
+
+def class_names(dataset: Dataset[Any], values: Sequence[int | str]) -> list[str]:
+    """Names of the classes: the dataset's ``classes`` where they match, else the label values as text."""
+    names = getattr(innermost(dataset), "classes", None)
+    if isinstance(names, (list, tuple)) and list(values) == list(range(len(names))):
+        return [str(name) for name in names]
+    return [str(value) for value in values]
