@@ -189,6 +189,16 @@ def test_more_draws_than_samples_go_on_with_a_new_permutation():
     assert len(set(plan.real_index[60:].tolist())) == 10
 
 
+def test_classes_of_one_size_have_orders_of_their_own():
+    members, rows = members_of([40, 40]), window_of(2, 20)
+    plan = make([40, 40], 0.25, allocation="as_real", window_rows=rows)
+    for column, own in ((plan.real_index, members), (plan.window_row, rows)):
+        first, second = (
+            np.searchsorted(own[c], column[(plan.cls == c) & (column >= 0)])[:10] for c in (0, 1)
+        )
+        assert (first != second).any()
+
+
 def test_orders_differ_by_seed_and_epoch_and_repeat_with_them():
     base = make()
     assert same(base, make())
@@ -212,6 +222,7 @@ def test_the_global_random_state_is_neither_read_nor_moved():
 def test_without_shuffle_real_samples_come_in_the_order_of_the_data_in_every_epoch():
     plan = make(RARE, 0, balance="none", shuffle=False)
     assert plan.real_index.tolist() == list(range(425))
+    assert same(*(make([40] * 4, 0, epoch=e, shuffle=False) for e in (0, 3)))
     balanced = [make(RARE, 0.25, epoch=e, shuffle=False) for e in (0, 4)]
     for c in range(10):
         for p in balanced:
@@ -312,6 +323,15 @@ def test_a_partly_available_class_is_substituted_to_the_rounding_and_evenly():
     lost = (full.window_row >= 0) & (plan.window_row < 0)
     for part in np.array_split(lost, 8):
         assert abs(part.sum() - 700 / 8) < 25
+
+
+@pytest.mark.parametrize(("share", "served"), [(0.05, 0), (0.1, 1), (0.3, 2), (0.5, 3), (0.9, 5), (0.95, 5)])
+def test_what_the_window_serves_is_rounded_to_the_nearest(share, served):
+    plan = make(
+        [20], 0.25, balance="none", allocation="as_real", window_rows=window_of(1, 9), available=[share]
+    )
+    assert plan.planned.tolist() == [5]
+    assert plan.made(20).synthetic == served
 
 
 def test_substitutes_are_the_samples_that_the_epoch_has_not_used_yet():
