@@ -18,6 +18,9 @@ from torchvision.datasets.utils import download_and_extract_archive
 
 from lightning_diffaug.errors import ConfigurationError
 
+# What gzip and torchvision raise on a file that is cut short or no IDX file at all.
+_UNREADABLE = (OSError, EOFError, zlib.error, ValueError, LookupError, AssertionError, RuntimeError)
+
 
 class SourceFiles(Protocol):
     """The files of one data set below a folder."""
@@ -74,7 +77,7 @@ class IdxFiles:
             with tempfile.TemporaryDirectory() as folder:
                 images: Tensor = read_image_file(str(_unpacked(images_path, Path(folder))))
                 labels: Tensor = read_label_file(str(_unpacked(labels_path, Path(folder))))
-        except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AssertionError) as error:
+        except _UNREADABLE as error:
             raise ConfigurationError(
                 f"{images_path} or {labels_path.name} is damaged or no IDX file ({error!r}). Replace it, or "
                 "set real.root to another folder and real.download=true"

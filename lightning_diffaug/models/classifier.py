@@ -126,13 +126,16 @@ class ImageClassifier(LightningModule):
         logits: Tensor = self.network(x)
         return logits
 
-    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
-        """Loss of one batch, with Mixup and logit adjustment where they are on."""
-        x, y = batch[0], batch[1]
+    def training_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of one batch, with Mixup and logit adjustment where they are on."""
         if self.mixup is not None:
             x, y = self.mixup(x, y)
-        loss = F.cross_entropy(self(x) + self.logit_adjustment, y)
-        self.log("train/loss", loss, batch_size=len(x))
+        return F.cross_entropy(self(x) + self.logit_adjustment, y)
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        loss = self.training_loss(batch[0], batch[1])
+        self.log("train/loss", loss, batch_size=len(batch[1]))
         return loss
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> None:
