@@ -22,7 +22,7 @@ WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 def small_cnn(in_channels: int, num_classes: int, width: int) -> nn.Sequential:
-    """Four 3×3 convolutions, pooled twice: from 1×8×8 up to 3×32×32, ``(n, C, H, W) -> (n, num_classes)``."""
+    """Three 3×3 convolutions, pooled twice: from 1×8×8 up to 3×32×32, ``(n, C, H, W) -> (n, num_classes)``."""
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
@@ -30,7 +30,6 @@ def small_cnn(in_channels: int, num_classes: int, width: int) -> nn.Sequential:
 
     return nn.Sequential(
         *block(in_channels, width),
-        *block(width, width),
         nn.MaxPool2d(2, ceil_mode=True),
         *block(width, 2 * width),
         nn.MaxPool2d(2, ceil_mode=True),

@@ -161,6 +161,7 @@ def test_learning_rate_rises_then_falls_to_zero_over_the_whole_run(tmp_path: Pat
     assert run.optimizers[0].param_groups[0]["lr"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_resumed_run_equals_uninterrupted_and_loads_plain_values_only(tmp_path: Path) -> None:
     def fit(checkpoint: Path | None = None) -> tuple[ImageClassifier, list[int]]:
         pl.seed_everything(1, verbose=False)
