@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lightning_diffaug.errors import PoolError
+from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
 
-_log = logging.getLogger(__name__)
 _FOLDER = "claims"
 _SUFFIX = ".claim"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """``owner`` said ``age`` seconds ago that it is making ``slot``."""
+    """``owner`` said ``age`` seconds ago (``inf``: it is dead) that it is making ``slot``."""
 
     slot: int
     owner: str
@@ -27,7 +27,7 @@ class Claim:
 
 
 class Claims:
-    """The claims of a pool; one that has not been renewed for ``timeout`` seconds counts for nothing."""
+    """The claims of a pool; one of a dead process, or older than ``timeout`` seconds, counts for nothing."""
 
     def __init__(self, folder: Folder, timeout: float) -> None:
         self._folder = folder
@@ -62,7 +62,10 @@ class Claims:
         """The claim on ``slot``, stale or not; one that cannot be read counts as stale."""
         try:
             state = json.loads(self._folder.path(_name(slot)).read_bytes())
-            return Claim(slot, str(state["owner"]), max(0.0, time.time() - float(state["time"])))
+            # A restarted worker need not wait for the claim of the one that was killed.
+            dead = surely_dead(str(state["machine"]), int(state["pid"]))
+            age = float("inf") if dead else max(0.0, time.time() - float(state["time"]))
+            return Claim(slot, str(state["owner"]), age)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -95,4 +98,5 @@ def _name(slot: int) -> str:
 
 
 def _state(owner: str) -> bytes:
-    return json.dumps({"owner": owner, "time": time.time()}).encode()
+    state = {"owner": owner, "time": time.time(), "machine": machine_id(), "pid": os.getpid()}
+    return json.dumps(state).encode()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -125,42 +126,35 @@ class ContainerWriter:
                 self._file.write(digest.hexdigest().encode())
 
 
-def check(data: memoryview | bytes) -> None:
-    """Verifies the bytes of a container.
+def check(file: BinaryIO) -> None:
+    """Verifies a container, from its start to its end, in bounded memory.
 
     Raises:
-        DamagedShardError: A byte is not the one that was written, or is missing, or the file is no container
-            at all.
+        DamagedShardError: A byte is not the one that was written, or is missing, or the file is no
+            container at all.
     """
-    view = memoryview(data)
-    if len(view) < 8:
-        raise DamagedShardError(
-            f"the file ends after {len(view)} bytes" if len(view) else "the file is empty"
-        )
-    length = int.from_bytes(view[:8], "little")
-    if length > len(view) - 8:
-        raise DamagedShardError(f"the file ends after {len(view)} bytes, within its header of {length}")
-    header = bytes(view[8 : 8 + length])
-    at = header.find(_KEY)
-    start = 8 + at + len(_KEY)
-    if at < 0 or at + len(_KEY) + _DIGITS > length:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise DamagedShardError(f"the file ends after {size} bytes" if size else "the file is empty")
+    length = int.from_bytes(prefix, "little")
+    if length > size - 8:
+        raise DamagedShardError(f"the file ends after {size} bytes, within its header of {length}")
+    head = prefix + file.read(length)
+    at = head.find(_KEY, 8) + len(_KEY)
+    if at < 8 + len(_KEY) or at + _DIGITS > len(head):
         raise DamagedShardError(
             "the header has no checksum: the file was not written by this library, or is altered"
         )
-    digest = hashlib.blake2b(view[:start], digest_size=_DIGITS // 2)
-    digest.update(_BLANK.encode())
-    digest.update(view[start + _DIGITS :])
-    if bytes(view[start : start + _DIGITS]) != digest.hexdigest().encode():
+    digest = hashlib.blake2b(head[:at] + _BLANK.encode() + head[at + _DIGITS :], digest_size=_DIGITS // 2)
+    while chunk := file.read(DIGEST_CHUNK):
+        digest.update(chunk)
+    if head[at : at + _DIGITS] != digest.hexdigest().encode():
         raise DamagedShardError("the checksum does not match the content: bytes are altered or missing")
 
 
 def check_file(path: Path) -> None:
-    """Verifies a container on disk in bounded memory (see `check`)."""
-    if path.stat().st_size == 0:  # which mmap refuses
-        raise DamagedShardError("the file is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        view = memoryview(data)
-        try:
-            check(view)
-        finally:
-            view.release()
+    """`check` of a file on disk."""
+    with path.open("rb") as file:
+        check(file)

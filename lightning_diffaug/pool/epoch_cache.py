@@ -14,7 +14,7 @@ from lightning_diffaug.errors import DamagedShardError, PoolError, PoolFormatErr
 from lightning_diffaug.pool.container import check_file
 from lightning_diffaug.pool.pool import SyntheticPool
 from lightning_diffaug.pool.segment import Segment, open_segment, write_segment
-from lightning_diffaug.pool.shard import ShardSummary
+from lightning_diffaug.pool.shard import Shard, ShardSummary
 from lightning_diffaug.pool.storage import Folder
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,11 @@ class EpochCache:
         self._verified: dict[str, int] = {}  # name -> inode of the file that this process has verified
         self._sizes: dict[tuple[str, int], ShardSummary] = {}
 
+    @property
+    def folder(self) -> Path:
+        """Where the cache is."""
+        return self._folder.root
+
     def gather(self, pool: SyntheticPool, slots: Sequence[int]) -> list[Segment]:
         """Copies slots, each verified, into segments of together just these slots in this order.
 
@@ -88,11 +93,13 @@ class EpochCache:
             segment = self._existing(pool, piece) or self._made(trouble, piece, sizes)
             if segment is not None:
                 segments.append(segment)
+                # Kept only now: before it is verified, a header may say anything.
+                self._sizes.update({(pool.fingerprint, k): size for k, size in sizes.items()})
         trouble.check()
         return segments
 
     def prune(self, keep: Iterable[Segment]) -> list[Path]:
-        """Removes the segments that are not in ``keep``; returns which. Where one is mapped it stays readable."""
+        """Removes the segments that are not in ``keep``; returns which. A mapped one stays readable."""
         names = {segment.path.name for segment in keep}
         removed = []
         for name in self._folder.list():
@@ -122,10 +129,7 @@ class EpochCache:
     def _size(self, trouble: _Trouble, k: int) -> ShardSummary | None:
         key = (trouble.pool.fingerprint, k)
         if key not in self._sizes:
-            size = trouble.summary(k)
-            if size is None:
-                return None
-            self._sizes[key] = size
+            return trouble.summary(k)
         return self._sizes[key]
 
     def _existing(self, pool: SyntheticPool, slots: Sequence[int]) -> Segment | None:
@@ -158,7 +162,7 @@ class EpochCache:
         try:
             # Not synced: it is verified before another process uses it.
             created = self._folder.put_if_absent(
-                name, lambda temp: write_segment(temp, pool.fingerprint, sizes, pool.read), durable=False
+                name, lambda temp: write_segment(temp, pool.fingerprint, sizes, trouble.read), durable=False
             )
         except (DamagedShardError, FileNotFoundError):
             trouble.try_all(sizes)
@@ -186,16 +190,21 @@ class _Trouble:
             self._missing.add(k)
         return None
 
+    def read(self, k: int) -> Shard:
+        try:
+            return self.pool.read(k)
+        except DamagedShardError as error:
+            self._damaged[k] = str(error)
+            raise
+        except FileNotFoundError:
+            self._missing.add(k)
+            raise
+
     def try_all(self, slots: Iterable[int]) -> None:
         for k in slots:
-            if k in self._damaged or k in self._missing:
-                continue
-            try:
-                self.pool.read(k)
-            except DamagedShardError as error:
-                self._damaged[k] = str(error)
-            except FileNotFoundError:
-                self._missing.add(k)
+            if k not in self._damaged and k not in self._missing:
+                with contextlib.suppress(DamagedShardError, FileNotFoundError):
+                    self.read(k)
 
     def check(self) -> None:
         if self._damaged or self._missing:

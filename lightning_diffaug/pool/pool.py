@@ -167,10 +167,19 @@ class SyntheticPool:
             DamagedShardError: Its file is damaged. It is in ``damaged/`` now and the slot can be published
                 again.
             PoolFormatError: Its file is whole, but of another format version.
+            PoolError: Its file cannot be read (permission, device, stale handle of a network drive).
         """
-        with self.path(k).open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
-            data = file.read()
+        try:
+            with self.path(k).open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                data = file.read()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise PoolError(
+                f"slot {k} of {self.folder} cannot be read: {error.strerror}. It is left as it is. "
+                f"Check that folder, or set paths.cache_dir to another one."
+            ) from error
         try:
             return read_shard(data, self._tags(k))
         except DamagedShardError as error:

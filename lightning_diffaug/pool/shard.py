@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ FORMAT_VERSION = 1
 """Raised with any change of the file's layout. The place of the checksum is the same in all versions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """The samples of one slot: n rows in every field, 0 rows included.
 
@@ -131,7 +132,7 @@ def read_shard(source: Path | bytes, tags: Mapping[str, str] | None = None) -> S
         PoolFormatError: The file is whole, but of another format version.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
-    check(data)
+    check(io.BytesIO(data))
     metadata = _metadata(data)
     if metadata.get("format") != FORMAT:
         raise DamagedShardError(f"the file is a {metadata.get('format', 'foreign file')}, not a {FORMAT}")
@@ -150,7 +151,7 @@ def read_shard(source: Path | bytes, tags: Mapping[str, str] | None = None) -> S
     return Shard(fields=dict(safetensors.torch.load(data)), **parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardSummary:
     """What the header of a shard says, not verified.
 
