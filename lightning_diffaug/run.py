@@ -135,7 +135,8 @@ class MixRun:
     def _freeze(self, number: int, pinned: FrozenWindow | None) -> tuple[FrozenWindow, WindowRows]:
         started = time.perf_counter()
         request = self._request(number, pinned)
-        window, paths, pool = FrozenWindow(), list[str](), ""
+        nothing_asked = FrozenWindow(available=[1.0] * len(self._sampler.counts))
+        window, paths, pool = nothing_asked, list[str](), ""
         if self._supply is not None:
             window = self._supply.freeze(request)
             paths = [str(segment.path) for segment in self._supply.segments]
