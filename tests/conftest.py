@@ -1,0 +1,76 @@
+"""What holds for every test: helpers on the path, a cache folder of its own, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# A user's generator lives in an importable module: the refill process gets this process's path.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+import torch
+
+_HARMLESS = (
+    # Lightning's advice to users, which says nothing about the mix.
+    "ignore:.*does not have many workers.*",
+    "ignore:.*number of training batches.*smaller than the logging interval.*",
+    "ignore:.*LeafSpec.*is deprecated.*:FutureWarning",
+    "ignore:.*LeafSpec.*is deprecated.*:DeprecationWarning",
+)
+# Python's and torch's own helpers, which live as long as the interpreter.
+_INTERPRETERS_OWN = ("resource_tracker", "torch_shm_manager", "multiprocessing.forkserver")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in _HARMLESS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, and a cache folder that goes with the test."""
+    monkeypatch.setenv("LIGHTNING_DIFFAUG_CACHE", str(tmp_path / "default_cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _children() -> dict[int, str]:
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        try:
+            command = " ".join(child.cmdline()) or child.name()
+        except psutil.Error:
+            continue  # it ended meanwhile
+        if child.is_running() and not any(name in command for name in _INTERPRETERS_OWN):
+            found[child.pid] = command
+    return found
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails a test that leaves a child process or a thread that would keep the interpreter alive."""
+    children, threads = set(_children()), _threads()
+    yield
+    deadline = time.monotonic() + 3.0
+    while True:
+        left = {pid: command for pid, command in _children().items() if pid not in children}
+        running = _threads() - threads
+        if not left and not running:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: processes {left}, threads {running}")
+        time.sleep(0.02)

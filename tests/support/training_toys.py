@@ -1,0 +1,152 @@
+"""Small real data, generators and learners whose every sample can be recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+SHAPE = (1, 4, 4)
+
+
+class Noise:
+    """Samples that are a pure function of their seed."""
+
+    def __init__(self, shape: Sequence[int] = SHAPE) -> None:
+        self.shape = list(shape)
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        return torch.stack(
+            [torch.rand(*self.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in seeds]
+        )
+
+
+class Images(Dataset[Any]):
+    """n images; sample i has the value i in every pixel and the label ``labels[i]`` (default ``i % classes``)."""
+
+    def __init__(
+        self,
+        n: int = 24,
+        classes: int = 3,
+        transform: Callable[[Any], Any] | None = None,
+        labels: Sequence[int] | None = None,
+        offset: int = 0,
+    ) -> None:
+        self.targets = list(labels) if labels is not None else [i % classes for i in range(n)]
+        self.transform = transform
+        self.offset = offset
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Any:
+        image = torch.full(SHAPE, index + self.offset, dtype=torch.uint8)
+        if self.transform is not None:
+            image = self.transform(image)
+        return image, self.targets[index]
+
+
+def jitter(image: Tensor) -> Tensor:
+    """A random transform: draws from torch's global generator."""
+    return image.float() / 255 + torch.rand(image.shape)
+
+
+class RealModule(LightningDataModule):
+    """Tuple batches of `Images`, with validation, test and prediction data of other values (100…, 150…, 200…)."""
+
+    def __init__(self, train: Dataset[Any] | None = None, batch_size: int = 4, **loader: Any) -> None:
+        super().__init__()
+        self.train = train if train is not None else Images()
+        self.batch_size = batch_size
+        self.loader = {"shuffle": True, **loader}
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, **self.loader)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Images(8, offset=100), self.batch_size)
+
+    def test_dataloader(self) -> Any:
+        return DataLoader(Images(8, offset=150), self.batch_size)
+
+    def predict_dataloader(self) -> Any:
+        return DataLoader(Images(8, offset=200), self.batch_size)
+
+
+def snapshot_of(batch: Any) -> Any:
+    """A copy that shares no memory with a worker's."""
+    if isinstance(batch, Tensor):
+        return batch.clone()
+    if isinstance(batch, Mapping):
+        return {key: snapshot_of(value) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return [snapshot_of(value) for value in batch]
+    return batch
+
+
+class Recorder(LightningModule):
+    """Keeps every batch it is trained, validated, tested or asked to predict on; has one weight.
+
+    Args:
+        one_cycle: Reads ``trainer.estimated_stepping_batches`` for a OneCycleLR.
+    """
+
+    def __init__(self, one_cycle: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.one_cycle = one_cycle
+        self.seen: dict[str, list[Any]] = {"train": [], "val": [], "test": [], "predict": []}
+        self.positions: list[tuple[int, int]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.seen["train"].append(snapshot_of(batch))
+        self.positions.append((self.trainer.current_epoch, batch_idx))
+        return (self.weight - 1) ** 2
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen["val"].append(snapshot_of(batch))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen["test"].append(snapshot_of(batch))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        self.seen["predict"].append(snapshot_of(batch))
+        return batch[1]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        if not self.one_cycle:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def trainer(root: Path, max_epochs: int = 1, **options: Any) -> Trainer:
+    """A quiet Trainer on the CPU."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(default_root_dir=root, max_epochs=max_epochs, **{**quiet, **options})
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two (lists of) batches are equal bit for bit, in values, types and structure."""
+    if isinstance(first, Tensor):
+        return isinstance(second, Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (tuple, list)):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)
