@@ -98,6 +98,7 @@ class RealDataModule(LightningDataModule):
     @abstractmethod
     def load(self) -> Splits:
         """Reads the data set: complete, raw (no transform), with its fixed split."""
+        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Loads once, whatever the stage, and selects the training images."""

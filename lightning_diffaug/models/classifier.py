@@ -155,12 +155,13 @@ class ImageClassifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs all figures of the test."""
         recall = self._log_accuracies("test", self.test_confusion)
+        figures = {f"acc_class_{name}": value for name, value in zip(self.class_names, recall, strict=True)}
+        figures["auroc"] = self.test_auroc.compute()
         if self.rare_classes:
-            self.log("test/acc_rare", recall[self.rare_classes].nanmean())
-        for name, value in zip(self.class_names, recall.tolist(), strict=True):
-            if not math.isnan(value):
-                self.log(f"test/acc_class_{name}", value)
-        self.log("test/auroc", self.test_auroc.compute())
+            figures["acc_rare"] = recall[self.rare_classes].nanmean()
+        for name, value in figures.items():
+            if not value.isnan():  # a class without a test sample has no figure
+                self.log(f"test/{name}", value, sync_dist=True)
         self.test_auroc.reset()
 
     def predict_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
@@ -197,8 +198,9 @@ class ImageClassifier(LightningModule):
         confusion = metric.compute()
         metric.reset()
         recall = recalls(confusion)
-        self.log(f"{stage}/acc", confusion.diagonal().sum() / confusion.sum())
-        self.log(f"{stage}/acc_balanced", recall.nanmean())
+        # Already the same on every rank; sync_dist only spares Lightning's warning.
+        self.log(f"{stage}/acc", confusion.diagonal().sum() / confusion.sum(), sync_dist=True)
+        self.log(f"{stage}/acc_balanced", recall.nanmean(), sync_dist=True)
         return recall
 
 

@@ -94,6 +94,16 @@ def test_a_class_without_a_sample_counts_in_no_mean() -> None:
     assert recall.nanmean() == 0.625
 
 
+@pytest.mark.filterwarnings("ignore:.*No positive samples in targets.*", "ignore:.*classes was `nan`.*")
+def test_a_class_missing_from_the_test_set_has_no_figure(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = ImageClassifier(5, rare_classes=[4])
+    figures = trainer(tmp_path).test(model, batches(classes=4), verbose=False)[0]
+    assert {"test/acc_class_4", "test/acc_rare"}.isdisjoint(figures)
+    recall = [figures[f"test/acc_class_{i}"] for i in range(4)]
+    assert figures["test/acc_balanced"] == pytest.approx(sum(recall) / 4)
+
+
 def test_validation_figures_are_logged_anew_each_epoch(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=2, log_every_n_steps=1)
     model = ImageClassifier(4)
