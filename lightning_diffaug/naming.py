@@ -83,9 +83,7 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
     if callable(getattr(target, "config", None)):
         arguments = target.config()
     elif dataclasses.is_dataclass(target):
-        arguments = {
-            field.name: getattr(target, field.name) for field in dataclasses.fields(target) if field.init
-        }
+        arguments = {field.name: getattr(target, field.name) for field in dataclasses.fields(target) if field.init}
     else:
         parameters = inspect.signature(type(target)).parameters.values()
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -16,19 +16,9 @@ from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.mixing.dataset import MixedDataset
 from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
 from lightning_diffaug.naming import build, name_of
-from lightning_diffaug.sample import (
-    LABEL,
-    FieldSpec,
-    LabelValue,
-    SampleAdapter,
-    SampleSpec,
-    describe,
-    leaf_to_tensor,
-    leaves,
-    probe,
-    value_range,
-)
+from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe, value_range
 from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
 from lightning_diffaug.wrapping import (
     LoaderFacts,
     SampleTransform,

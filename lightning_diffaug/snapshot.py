@@ -20,7 +20,7 @@ from torch import Tensor
 from lightning_diffaug.errors import DamagedShardError
 from lightning_diffaug.pool.fingerprint import fingerprint, tensors_digest
 from lightning_diffaug.pool.storage import Folder
-from lightning_diffaug.sample import LabelValue, SampleSpec, leaf_to_tensor, leaves
+from lightning_diffaug.spec import LabelValue, SampleSpec
 
 
 class Snapshot:
@@ -89,6 +89,8 @@ class Snapshot:
         if name in self._fields:
             values = self._fields[name]
             return values if indices is None else values.index_select(0, indices)
+        from lightning_diffaug.sample import leaf_to_tensor, leaves  # torchvision; only large data sets need it
+
         field = self.spec[name]
         wanted = range(len(self)) if indices is None else indices.tolist()
         return torch.stack([leaf_to_tensor(leaves(self._source[i])[field.path], field) for i in wanted])
@@ -130,19 +132,13 @@ class Snapshot:
                 fields = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         except Exception as error:
             raise DamagedShardError(f"{path} is not a readable snapshot: {error}") from error
-        source = None
-        if meta["source"] is not None:
-            from lightning_diffaug.naming import build  # only large data sets need it
-
-            source = build(meta["source"])
         snapshot = cls(
-            SampleSpec.from_json(meta["spec"]),
-            fields,
-            meta["class_names"],
-            meta["label_values"],
-            source,
-            meta["source"],
+            SampleSpec.from_json(meta["spec"]), fields, meta["class_names"], meta["label_values"], None, meta["source"]
         )
         if snapshot.hash != path.stem:
             raise DamagedShardError(f"{path} was altered: its content has the hash {snapshot.hash}")
+        if meta["source"] is not None:  # only now: an altered file must not name what is run
+            from lightning_diffaug.naming import build
+
+            snapshot._source = build(meta["source"])
         return snapshot

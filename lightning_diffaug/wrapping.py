@@ -26,7 +26,8 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
-from lightning_diffaug.sample import FieldSpec, describe, leaves
+from lightning_diffaug.sample import describe, leaves
+from lightning_diffaug.spec import FieldSpec
 
 _TRANSFORMS = ("transform", "transforms", "target_transform")
 _LOADER_OPTIONS = (

@@ -18,7 +18,7 @@ from lightning_diffaug.conditions import Planner, take
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.gates import Gate, judge
 from lightning_diffaug.pool import Shard
-from lightning_diffaug.sample import LABEL, SampleSpec
+from lightning_diffaug.spec import LABEL, SampleSpec
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,7 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         wanted = take(condition, pending)
         seeds = [row_seed(recipe.pool_seed, slot, row, attempt) for row in pending]
         samples, shape_error = _generate(recipe, wanted, seeds)
-        verdicts = (
-            [shape_error] * len(pending)
-            if shape_error
-            else judge(samples, wanted, recipe.gates, len(pending))
-        )
+        verdicts = [shape_error] * len(pending) if shape_error else judge(samples, wanted, recipe.gates, len(pending))
         generated += len(pending)
         for i, (row, reason) in enumerate(zip(pending, verdicts, strict=True)):
             if reason is None:
@@ -102,9 +98,7 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
     return _shard(recipe.spec, condition, admitted, {row: last_reason[row] for row in pending}, made)
 
 
-def _generate(
-    recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]
-) -> tuple[dict[str, Tensor], str]:
+def _generate(recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]) -> tuple[dict[str, Tensor], str]:
     """Samples by field name on the CPU, and what is wrong with their shapes ("" where nothing is)."""
     generate = getattr(recipe.generator, "generate", recipe.generator)
     try:

@@ -48,9 +48,7 @@ def fitted_weights(folder: Path) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         raise GeneratorError(f"{folder / _RECORD} is damaged: {error}") from error
     if _file_hashes(folder) != hashes:
-        raise GeneratorError(
-            f"the fitted generator in {folder} was altered: its files do not have the hashes recorded"
-        )
+        raise GeneratorError(f"the fitted generator in {folder} was altered: its files do not have the hashes recorded")
     weights = {name: value for name, value in hashes.items() if name.endswith(".safetensors")}
     return fingerprint(weights or hashes)
 
@@ -135,9 +133,7 @@ def _fit_or_wait(
     finally:
         claims.release(0, owner)
     if weights is None:
-        raise GeneratorError(
-            f"the generator wrote nothing to {folder} when it was fitted: its fit(...) has to."
-        )
+        raise GeneratorError(f"the generator wrote nothing to {folder} when it was fitted: its fit(...) has to.")
     return weights
 
 

@@ -33,7 +33,9 @@ class NoRefill:
         self.status = Status(phase="idle")
         self.gave_up = "refill=none: nothing is made."
         if self._pool is None:
-            self.gave_up = "refill=none, and the generator is not fitted, so that there is no pool: run once with refill=local."
+            self.gave_up = (
+                "refill=none, and the generator is not fitted, so that there is no pool: run once with refill=local."
+            )
 
     def pool(self) -> SyntheticPool | None:
         """The pool, if it can be named."""

@@ -13,8 +13,8 @@ from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.refill.fill_slot import Recipe
 from lightning_diffaug.refill.fitted import fitted_folder, fitted_weights
-from lightning_diffaug.sample import SampleSpec
 from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.spec import SampleSpec
 
 
 @dataclass(frozen=True)

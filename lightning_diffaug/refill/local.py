@@ -118,9 +118,7 @@ class LocalRefill:
             self._failed(f"ended with {_meaning(code)}")
         elif silent > self._settings.hang_timeout:
             self._end()
-            self._failed(
-                f"showed no progress for {silent:.0f} s (refill.hang_timeout={self._settings.hang_timeout:g})"
-            )
+            self._failed(f"showed no progress for {silent:.0f} s (refill.hang_timeout={self._settings.hang_timeout:g})")
 
     def _failed(self, how: str) -> None:
         self._end()
@@ -129,9 +127,7 @@ class LocalRefill:
             self._restarts = 0
         said = status.failure or self._last_lines()
         if self._restarts >= self._settings.max_restarts:
-            self.gave_up = (
-                f"the refill process {how}, {self._restarts} restarts in a row did not help. It said: {said}"
-            )
+            self.gave_up = f"the refill process {how}, {self._restarts} restarts in a row did not help. It said: {said}"
             log.error(
                 "%s\nTraining goes on with the samples that are there (data.when_short says how). Its log: %s",
                 self.gave_up,

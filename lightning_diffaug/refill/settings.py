@@ -52,9 +52,7 @@ class RefillSettings:
                     f"refill.{name}={value} is below {least}. Set refill.{name} to {least} or more."
                 )
         if self.hang_timeout <= 0 or self.backoff < 0:
-            raise ConfigurationError(
-                "refill.hang_timeout is above 0 and refill.backoff not below 0 (seconds)."
-            )
+            raise ConfigurationError("refill.hang_timeout is above 0 and refill.backoff not below 0 (seconds).")
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | RefillSettings) -> RefillSettings:
