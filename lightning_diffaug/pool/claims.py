@@ -64,7 +64,7 @@ class Claims:
             state = json.loads(self._folder.path(_name(slot)).read_bytes())
             # A restarted worker need not wait for the claim of the one that was killed.
             dead = surely_dead(str(state["machine"]), int(state["pid"]))
-            age = float("inf") if dead else max(0.0, time.time() - float(state["time"]))
+            age = float("inf") if dead else abs(time.time() - float(state["time"]))
             return Claim(slot, str(state["owner"]), age)
         except FileNotFoundError:
             return None

@@ -83,7 +83,7 @@ def live_leases(folder: Folder, timeout: float) -> list[LeaseInfo]:
             continue
         try:
             state = json.loads(folder.path(f"{_FOLDER}/{name}").read_bytes())
-            age = max(0.0, time.time() - float(state["time"]))
+            age = abs(time.time() - float(state["time"]))  # a clock far ahead must not keep it for ever
             window = None if state["window"] is None else range(*state["window"])
             dead = surely_dead(state["machine"], int(state["pid"]))
         except (OSError, ValueError, KeyError, TypeError):

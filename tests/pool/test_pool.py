@@ -140,6 +140,19 @@ def test_a_header_takes_plain_values_only(tmp_path: Path) -> None:
         PoolHeader("a", {}, 0, {})
 
 
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the clock on, without sleeping: a busy machine changes nothing."""
+    passed = [0.0]
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + passed[0])
+
+    def move(seconds: float) -> None:
+        passed[0] += seconds
+
+    return move
+
+
 # -- damage
 
 
@@ -281,13 +294,15 @@ def test_a_published_slot_needs_no_claim(pool: SyntheticPool, make_shard: MakeSh
     assert not pool.claim(0, "a")
 
 
-def test_a_stale_claim_is_taken_over_and_a_renewed_one_is_not(tmp_path: Path, header: PoolHeader) -> None:
-    pool = SyntheticPool.create(tmp_path, header, claim_timeout=0.3)
+def test_a_stale_claim_is_taken_over_and_a_renewed_one_is_not(
+    tmp_path: Path, header: PoolHeader, wait: Callable[[float], None]
+) -> None:
+    pool = SyntheticPool.create(tmp_path, header, claim_timeout=300)
     assert pool.claim(0, "slow")
     assert pool.claim(1, "alive")
-    time.sleep(0.2)
+    wait(200)
     assert pool.beat(1, "alive")
-    time.sleep(0.2)
+    wait(200)
     assert list(pool.claims()) == [1]
     assert pool.claim(0, "next")
     assert not pool.claim(1, "next")
@@ -312,14 +327,31 @@ def test_a_claim_that_cannot_be_read_is_ignored(pool: SyntheticPool, data: bytes
     assert pool.claims()[0].owner == "b"
 
 
-def test_one_of_many_claimers_wins(pool: SyntheticPool, forked: Forked) -> None:
+def test_claims_and_leases_from_a_clock_far_ahead_do_not_last_until_then(
+    pool: SyntheticPool, wait: Callable[[float], None]
+) -> None:
+    wait(10**6)
+    pool.claim(0, "ahead")
+    pool.lease("ahead")
+    wait(-(10**6))
+    assert pool.claims() == {}
+    assert pool.live_leases() == []
+
+
+def test_one_of_many_claimers_wins(pool: SyntheticPool, forked: Forked, tmp_path: Path) -> None:
     def claim() -> None:
-        if not pool.claim(0, str(os.getpid())):
-            raise SystemExit
-        time.sleep(0.3)  # a claim ends with its process
+        if pool.claim(0, str(os.getpid())):
+            (tmp_path / f"won-{os.getpid()}").touch()
+        (tmp_path / f"tried-{os.getpid()}").touch()
+        while not (tmp_path / "end").exists():  # a claim ends with its process
+            time.sleep(0.01)
 
     pids = [forked(claim) for _ in range(8)]
-    assert sum(os.waitpid(pid, 0)[1] == 0 for pid in pids) == 1
+    while len(list(tmp_path.glob("tried-*"))) < len(pids):
+        time.sleep(0.01)
+    (tmp_path / "end").touch()
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 8
+    assert len(list(tmp_path.glob("won-*"))) == 1
 
 
 # -- leases and capacity
@@ -354,18 +386,22 @@ def test_a_slot_that_a_live_run_needs_is_never_dropped(pool: SyntheticPool, make
 
 
 def test_the_lease_of_a_dead_process_expires_at_once_and_a_silent_one_by_age(
-    tmp_path: Path, header: PoolHeader, make_shard: MakeShard, forked: Forked
+    tmp_path: Path,
+    header: PoolHeader,
+    make_shard: MakeShard,
+    forked: Forked,
+    wait: Callable[[float], None],
 ) -> None:
-    pool = SyntheticPool.create(tmp_path, header, lease_timeout=0.3)
+    pool = SyntheticPool.create(tmp_path, header, lease_timeout=300)
     pool.publish(0, make_shard(0))
     os.waitpid(forked(lambda: pool.lease("killed").update(0, 1)), 0)
     assert list((tmp_path / "leases").iterdir())
     assert pool.live_leases() == []
     silent, alive = pool.lease("silent"), pool.lease("alive")
     silent.update(0, 1)
-    time.sleep(0.2)
+    wait(200)
     alive.beat()
-    time.sleep(0.2)
+    wait(200)
     assert [lease.run_id for lease in pool.live_leases()] == ["alive"]
     alive.close()
     assert pool.drop_beyond(0) == [0]

@@ -181,5 +181,5 @@ def test_a_batch_costs_no_more_than_indexing_the_same_tensors_in_ram(
         spent["ram"].append(time.perf_counter() - middle)
     ratio = statistics.median(spent["segment"]) / statistics.median(spent["ram"])
     print(f"{shape}: {ratio:.2f} of the time of a TensorDataset")
-    # Tiny images take microseconds, where the check of the row numbers shows. Measured: 0.1 to 0.3 for the others.
-    assert ratio < (10 if shape[1] == 8 else 1.3)
+    # Tiny images take microseconds, where the check of the row numbers shows (measured: 1.2).
+    assert ratio < (4 if shape[1] == 8 else 1.3)
