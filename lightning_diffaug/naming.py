@@ -77,6 +77,11 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
         if "_target_" not in named:
             raise ConfigurationError(f"{what}={named} has no _target_. {_HOW}")
         return dict(named)
+    if inspect.ismethod(target) and not inspect.isclass(target.__self__):
+        raise ConfigurationError(
+            f"{what} is the method {target.__qualname__} of an object, which has no import path. Give the object "
+            f"itself. {_HOW}"
+        )
     if inspect.isroutine(target) or inspect.isclass(target):
         return {"_target_": "hydra.utils.get_object", "path": _import_path(target, what)}
     path = _import_path(type(target), what)
@@ -98,8 +103,25 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
 
 
 def build(named: Mapping[str, Any]) -> Any:
-    """Makes the object that `name_of` named."""
+    """Makes the object that `name_of` named.
+
+    Raises:
+        ConfigurationError: Its import path leads nowhere.
+    """
+    path = _path(named)
+    try:
+        get_object(path)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{path} cannot be imported ({error}), so the refill process cannot make it. It has to be in a module on "
+            f"sys.path, at its top level. {_HOW}"
+        ) from error
     return instantiate(dict(named), _convert_="all")
+
+
+def _path(named: Mapping[str, Any]) -> str:
+    """The import path of a named class or function."""
+    return str(named["path"] if named["_target_"] == "hydra.utils.get_object" else named["_target_"])
 
 
 def source_digest(named: Mapping[str, Any]) -> str | None:
@@ -108,7 +130,7 @@ def source_digest(named: Mapping[str, Any]) -> str | None:
     An edit of that code names another pool. None for this library's own classes (their version counts) and where
     the source cannot be read.
     """
-    path = named["path"] if named["_target_"] == "hydra.utils.get_object" else named["_target_"]
+    path = _path(named)
     if path.split(".")[0] == __name__.split(".")[0]:
         return None
     try:

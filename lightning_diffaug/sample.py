@@ -66,8 +66,9 @@ def _builder(template: Any) -> Callable[[Columns], list[Any]]:
         keys = list(template)
         make = type(template) if type(template) is not dict else dict
         return lambda columns: [
-            make(zip(keys, row, strict=True)) for row in zip(*columns_of(columns), strict=True)
-        ]  # type: ignore[call-arg]
+            make(zip(keys, row, strict=True))  # type: ignore[call-arg]
+            for row in zip(*columns_of(columns), strict=True)
+        ]
     kind = type(template)
     if dataclasses.is_dataclass(template):
         names = [name for name, _ in children]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import logging
 import os
 import shutil
 import uuid
@@ -19,8 +21,10 @@ from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.pool import EpochCache, capacity_slots
 from lightning_diffaug.pool.process import machine_id, surely_dead
+from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
+from lightning_diffaug.refill.fitted import remove_unfinished
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.local import LocalRefill
@@ -28,6 +32,8 @@ from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import Refill, WhenShort, WindowSupply
 from lightning_diffaug.run import MixRun
 from lightning_diffaug.wrapping import untouched_rng
+
+log = logging.getLogger(__name__)
 
 _LIVE_OBJECT = {"_target_": "lightning_diffaug.live_object"}
 
@@ -72,6 +78,8 @@ def start_run(
         mix, data.members, data.mixed_classes, data.facts.batch_size, data.facts.drop_last, data.facts.shuffle,
         ranks.world_size,
     )  # fmt: skip
+    if ranks.leads:
+        _say_what_gives(sampler)
     run_id = ranks.agree(uuid.uuid4().hex[:12])
     cache = EpochCache(pool.cache_dir / "epoch_cache" / run_id)
     never = mix.fraction.is_constant and mix.fraction(0) == 0
@@ -89,29 +97,44 @@ def start_run(
     return MixRun(sampler, supply, helper, cache, ranks, trainer, state)
 
 
+def _say_what_gives(sampler: MixSampler) -> None:
+    """Says once where the shares asked for cannot all be had."""
+    mix, found = sampler.settings, sampler.targets(0)
+    if found.cap_raised:
+        log.warning(
+            "data.synthetic_fraction=%g is above data.max_class_share=%g, so the cap is raised alike for all classes: each has "
+            "the synthetic share asked for in all.",
+            float(mix.fraction(0)), mix.max_class_share,
+        )  # fmt: skip
+    if found.clipped:
+        log.warning(
+            "data.allocation=as_real asks for more synthetic draws of the largest classes than data.balance=classes gives them; "
+            "the other classes take the rest."
+        )
+    if found.imbalance:
+        log.warning(
+            "data.mode=append levels the classes as far as its synthetic part reaches: %.0f draws above the level remain. A "
+            "higher data.synthetic_fraction levels more.",
+            found.imbalance,
+        )
+
+
 def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: str, ranks: Ranks) -> Refill:
     _remove_left_behind(pool.cache_dir)
-    run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
-    run_dir.mkdir(parents=True)
     settings = pool.refill
-    try:
-        named = name_of(pool.generator)
-    except ConfigurationError:
-        if settings.mode != "sync":
-            raise
-        named = None
+    named = _named(pool.generator, settings)
     generator = pool.generator
     if isinstance(generator, Mapping):
         with untouched_rng():
             generator = build(name_of(generator))
+    gates = pool.gates if pool.gates is not None else (Finite(), InRange())
+    planner, gate_names = _planner(pool.planner, mix, data), [name_of(gate, "gates") for gate in gates]
     snapshot = data.snapshot() if hasattr(generator, "fit_key") and named is not None else None
+    run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
     job = Job(
         generator=named or _LIVE_OBJECT,
-        planner=_planner(pool.planner, mix, data),
-        gates=[
-            name_of(gate, "gates")
-            for gate in (pool.gates if pool.gates is not None else (Finite(), InRange()))
-        ],
+        planner=planner,
+        gates=gate_names,
         spec=data.spec.to_json(),
         class_names=list(data.class_names),
         snapshot=None if snapshot is None else str(snapshot.save(pool.cache_dir / "snapshots")),
@@ -128,13 +151,35 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         threads=settings.threads,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
     )
-    if named is None:
-        return InProcessRefill(job, generator, data.snapshot)
-    if settings.mode == "none":
-        return NoRefill(job, generator)
-    refill = LocalRefill(job, generator, settings)
-    refill.start()
-    return refill
+    Folder(run_dir).create()
+    try:
+        if named is None:
+            return InProcessRefill(job, generator, data.snapshot)
+        if settings.mode == "none":
+            return NoRefill(job, generator)
+        refill = LocalRefill(job, generator, settings)
+        refill.start()
+        return refill
+    except BaseException:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+
+
+def _named(generator: Any, settings: RefillSettings) -> dict[str, Any] | None:
+    """The generator's name; None for an object without one that the trainer's own process may use."""
+    if isinstance(generator, Mapping):
+        return name_of(generator)
+    if inspect.isclass(generator) or not (callable(generator) or hasattr(generator, "generate")):
+        raise ConfigurationError(
+            f"generator={generator!r} makes no samples: give an object with generate(condition, seeds), a function of "
+            'that form, or {"_target_": "package.module.Class", <arguments>}.'
+        )
+    try:
+        return name_of(generator)
+    except ConfigurationError:
+        if settings.mode != "sync":
+            raise
+        return None
 
 
 def _planner(planner: Any, mix: MixSettings, data: RealTraining) -> dict[str, Any]:
@@ -160,10 +205,11 @@ def _planner(planner: Any, mix: MixSettings, data: RealTraining) -> dict[str, An
 
 
 def _remove_left_behind(cache_dir: Path) -> None:
-    """Removes the small files and epoch caches of runs on this machine whose process is gone."""
+    """Removes the small files, epoch caches and half-done fits of runs on this machine whose process is gone."""
+    remove_unfinished(cache_dir)
     runs = cache_dir / "runs"
     for folder in runs.iterdir() if runs.is_dir() else ():
-        run_id, machine, pid = (folder.name.rsplit("-", 2) + ["", "", ""])[:3]
+        run_id, machine, pid = [*folder.name.rsplit("-", 2), "", ""][:3]
         if pid.isdigit() and surely_dead(machine, int(pid)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(folder)

@@ -21,7 +21,7 @@ class Finite:
     name: str = "finite"
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
-        """bool (n,): every value of the row is finite."""
+        """Bool (n,): every value of the row is finite."""
         return torch.stack([_rows(value).isfinite().all(1) for value in samples.values()]).all(0)
 
 
@@ -33,6 +33,6 @@ class InRange:
     name: str = "range"
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
-        """bool (n,): every value of the row is in [-1 - tolerance, 1 + tolerance]."""
+        """Bool (n,): every value of the row is in [-1 - tolerance, 1 + tolerance]."""
         bound = 1.0 + self.tolerance
         return torch.stack([(_rows(value).abs() <= bound).all(1) for value in samples.values()]).all(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions.planner import take
+from lightning_diffaug.errors import GeneratorError
 
 
 class Gate(Protocol):
@@ -39,6 +40,9 @@ def judge(
 
     Returns:
         For each of the n rows the name of the gate that rejected it, or None.
+
+    Raises:
+        GeneratorError: A gate raised, or its verdict is not one bool a sample.
     """
     reasons: list[str | None] = [None] * n
     passing = list(range(n))
@@ -46,9 +50,16 @@ def judge(
         if not passing:
             break
         index = torch.as_tensor(passing, dtype=torch.int64)
-        verdict = gate(
-            {name: value.index_select(0, index) for name, value in samples.items()}, take(condition, passing)
-        )
+        selected = {name: value.index_select(0, index) for name, value in samples.items()}
+        try:
+            verdict = torch.as_tensor(gate(selected, take(condition, passing)))
+        except Exception as error:
+            raise GeneratorError(f"gate {gate.name!r} raised {type(error).__name__}: {error}") from error
+        if verdict.dtype != torch.bool or verdict.shape != (len(passing),):
+            raise GeneratorError(
+                f"gate {gate.name!r} returned {verdict.dtype} of shape {tuple(verdict.shape)} for {len(passing)} "
+                "samples: it has to return one bool for each, True where the sample may enter the pool."
+            )
         for row, passed in zip(passing, verdict.tolist(), strict=True):
             if not passed:
                 reasons[row] = gate.name

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import signal
 import sys
 from pathlib import Path
 
+from lightning_diffaug.errors import ConfigurationError, PoolError
 from lightning_diffaug.refill.background import become_background
 from lightning_diffaug.refill.job import Job
-from lightning_diffaug.refill.status import STATUS
-from lightning_diffaug.refill.worker import Reporter, work
+from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_STORAGE, STATUS, Reporter
+from lightning_diffaug.refill.worker import work
 
 
 def main() -> int:
@@ -25,11 +28,16 @@ def main() -> int:
     reporter = Reporter(Path(job.run_dir) / STATUS)
     try:
         work(job, reporter)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGTERM
     except Exception as error:
         logging.exception("the refill ends")
         reporter.status.failure = f"{type(error).__name__}: {error}"
-        reporter.write()
-        return 1
+        with contextlib.suppress(PoolError):  # a full disk: the exit code has to do
+            reporter.write()
+        if isinstance(error, ConfigurationError):
+            return EXIT_CONFIGURATION
+        return EXIT_STORAGE if isinstance(error, PoolError) else 1
     return 0
 
 

@@ -18,8 +18,8 @@ _PR_SET_PDEATHSIG = 1
 def become_background(parent_pid: int, nice: int, threads: int, thread_bound: bool) -> None:
     """Lowers the priority of this process, bounds its threads and ties its life to the parent's.
 
-    A watching thread ends it when the parent process is gone; on Linux the kernel does so too, also while native code
-    holds the interpreter.
+    It ends in order on SIGTERM. A watching thread ends it when the parent process is gone; on Linux the kernel does so
+    too, also while native code holds the interpreter.
 
     Args:
         parent_pid: The trainer's process.
@@ -29,6 +29,7 @@ def become_background(parent_pid: int, nice: int, threads: int, thread_bound: bo
             come when that thread ends, so it is not asked for.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt: what is half done is removed
     if sys.platform == "linux" and not thread_bound:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(parent_pid,), daemon=True, name="parent-watch").start()

@@ -62,13 +62,13 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         The shard: 0 … slot_size rows; rows that used up their attempts are named in ``rejected`` with their reason.
 
     Raises:
-        GeneratorError: The generator raised.
+        GeneratorError: The generator, the planner or a gate raised.
     """
     started = time.perf_counter()
-    condition = recipe.planner.plan(slot, recipe.slot_size)
+    condition = _planned(recipe, slot)
     admitted: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
     pending: list[int] = list(range(recipe.slot_size))
-    reasons: dict[str, int] = {}
+    rejections: dict[str, int] = {}
     last_reason: dict[int, str] = {}
     generated = 0
     for attempt in range(recipe.attempts):
@@ -78,24 +78,46 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         wanted = take(condition, pending)
         seeds = [row_seed(recipe.pool_seed, slot, row, attempt) for row in pending]
         samples, shape_error = _generate(recipe, wanted, seeds)
-        verdicts = [shape_error] * len(pending) if shape_error else judge(samples, wanted, recipe.gates, len(pending))
+        verdicts: list[str | None] = [shape_error] * len(pending)
+        if not shape_error:
+            verdicts = judge(samples, wanted, recipe.gates, len(pending))
         generated += len(pending)
         for i, (row, reason) in enumerate(zip(pending, verdicts, strict=True)):
             if reason is None:
                 provenance = {"row": row, "attempt": attempt, "seed": seeds[i], **_plain(wanted, i)}
-                admitted[row] = ({name: value[i] for name, value in samples.items()}, provenance)
+                fields = {field.name: field.from_unit(samples[field.name][i]) for field in recipe.spec.continuous}
+                if LABEL in recipe.spec:
+                    fields[LABEL] = torch.as_tensor(wanted[LABEL][i], dtype=torch.int64)
+                admitted[row] = (fields, provenance)
             else:
-                reasons[reason] = reasons.get(reason, 0) + 1
+                rejections[reason] = rejections.get(reason, 0) + 1
                 last_reason[row] = reason
         pending = [row for row in pending if row not in admitted]
-    made = {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": time.perf_counter() - started,
-        "generated": generated,
-        "rejections": reasons,
-        "versions": {name: version(name) for name in ("torch", "diffusers", "lightning")},
-    }
-    return _shard(recipe.spec, condition, admitted, {row: last_reason[row] for row in pending}, made)
+    made = {"seconds": time.perf_counter() - started, "generated": generated, "rejections": rejections}
+    return _shard(recipe.spec, admitted, {row: last_reason[row] for row in pending}, made)
+
+
+def empty_slot(recipe: Recipe, reason: str) -> Shard:
+    """A slot without rows, for one that cannot be made; each of its rows is rejected with the reason."""
+    made = {"seconds": 0.0, "generated": 0, "rejections": {}}
+    return _shard(recipe.spec, {}, dict.fromkeys(range(recipe.slot_size), reason), made)
+
+
+def _planned(recipe: Recipe, slot: int) -> Mapping[str, Any]:
+    """What the planner says of a slot, checked for its form."""
+    n = recipe.slot_size
+    try:
+        condition: Mapping[str, Any] = recipe.planner.plan(slot, n)
+        sizes = {name: len(value) for name, value in condition.items()}
+    except Exception as error:
+        raise GeneratorError(f"the planner raised {type(error).__name__}: {error}") from error
+    if any(size != n for size in sizes.values()) or (LABEL in recipe.spec and LABEL not in sizes):
+        raise GeneratorError(
+            f"the planner's plan for slot {slot} has values of lengths {sizes}: each condition has one value for each "
+            f"of the {n} rows, and data with labels need {LABEL!r}. Correct its plan(slot, rows), or set "
+            "data.planner=auto."
+        )
+    return condition
 
 
 def _generate(recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]) -> tuple[dict[str, Tensor], str]:
@@ -103,7 +125,7 @@ def _generate(recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]
     generate = getattr(recipe.generator, "generate", recipe.generator)
     try:
         made = generate(condition, seeds)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise GeneratorError(f"the generator raised {type(error).__name__}: {error}") from error
     fields = recipe.spec.continuous
     if isinstance(made, Tensor):
@@ -131,20 +153,19 @@ def _plain(condition: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 def _shard(
     spec: SampleSpec,
-    condition: Mapping[str, Any],
     admitted: Mapping[int, tuple[dict[str, Tensor], dict[str, Any]]],
     rejected: Mapping[int, str],
     made: dict[str, Any],
 ) -> Shard:
     rows = sorted(admitted)
-    fields: dict[str, Tensor] = {}
-    for field in spec.fields:
-        if field.name == LABEL:
-            fields[LABEL] = condition[LABEL].index_select(0, torch.as_tensor(rows, dtype=torch.int64))
-        elif rows:
-            fields[field.name] = field.from_unit(torch.stack([admitted[row][0][field.name] for row in rows]))
-        else:
-            fields[field.name] = torch.empty((0, *field.shape), dtype=field.torch_dtype)
+    fields = {
+        field.name: torch.stack([admitted[row][0][field.name] for row in rows])
+        if rows
+        else torch.empty((0, *field.shape), dtype=field.torch_dtype)
+        for field in spec.fields
+    }
+    made["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    made["versions"] = {name: version(name) for name in ("torch", "diffusers", "lightning")}
     return Shard(
         fields=fields,
         strings={},

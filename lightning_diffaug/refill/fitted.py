@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -15,12 +17,18 @@ from typing import Any
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.pool import fingerprint
 from lightning_diffaug.pool.claims import Claims
+from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
+NO_SNAPSHOT = (
+    "the generator is to be fitted, but there is no snapshot of the training data (an IterableDataset has no index). "
+    "Give raw=<map-style dataset>, or a generator that needs no fit."
+)
 _RECORD = "fitted.json"
+_PART = ".fit-"
 _CLAIM_SECONDS = 60.0
 
 
@@ -53,19 +61,13 @@ def fitted_weights(folder: Path) -> str | None:
     return fingerprint(weights or hashes)
 
 
-def fit_seconds(folder: Path) -> float:
-    """How long the fit in this folder took, in seconds."""
-    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    return float(record["seconds"])
-
-
 def ensure_fitted(
     generator: Any,
     folder: Path,
     snapshot: Callable[[], Snapshot | None],
     progress: Callable[[int, int], None],
     owner: str,
-) -> str:
+) -> tuple[str, float]:
     """Fits the generator unless it is fitted already, loads it, and says what its weights are.
 
     The fit goes to a folder of its own, which is renamed when it is whole; who comes second adopts the winner's. A
@@ -79,23 +81,26 @@ def ensure_fitted(
         owner: Name of the run.
 
     Returns:
-        Hash of the weights.
+        Hash of the weights, and the seconds of the fit; 0 where a fitted generator was found.
 
     Raises:
         GeneratorError: The fit failed.
         ConfigurationError: There are no training data to fit on.
+        PoolError: The folder cannot be written.
     """
     try:
         weights = fitted_weights(folder)
     except GeneratorError as error:
         aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
-        folder.rename(aside)
+        with contextlib.suppress(FileNotFoundError):  # another run was faster
+            folder.rename(aside)
         log.warning("%s; it was set aside as %s and is fitted again", error, aside.name)
         weights = None
+    seconds = 0.0
     if weights is None:
-        weights = _fit_or_wait(generator, folder, snapshot, progress, owner)
+        weights, seconds = _fit_or_wait(generator, folder, snapshot, progress, owner)
     generator.load(folder)
-    return weights
+    return weights, seconds
 
 
 def _fit_or_wait(
@@ -104,46 +109,52 @@ def _fit_or_wait(
     snapshot: Callable[[], Snapshot | None],
     progress: Callable[[int, int], None],
     owner: str,
-) -> str:
-    claims = Claims(Folder(folder.parent / f".{folder.name}.fitting"), _CLAIM_SECONDS)
-    while not claims.take(0, owner):
+) -> tuple[str, float]:
+    claims, number = Claims(Folder(folder.parent), _CLAIM_SECONDS), int(folder.name, 16)
+    while not claims.take(number, owner):
         progress(0, 0)  # another run fits it: this one lives and waits
         time.sleep(0.5)
         if (weights := fitted_weights(folder)) is not None:
-            return weights
+            return weights, 0.0
     renewed = time.monotonic()
 
     def renewing(step: int, total: int) -> None:
         nonlocal renewed
         progress(step, total)
         if time.monotonic() - renewed > _CLAIM_SECONDS / 10:
-            claims.renew(0, owner)
+            claims.renew(number, owner)
             renewed = time.monotonic()
 
     try:
+        if (weights := fitted_weights(folder)) is not None:
+            return weights, 0.0
         data = snapshot()
         if data is None:
-            raise ConfigurationError(
-                "the generator is to be fitted, but there is no snapshot of the training data (an IterableDataset has no "
-                "index). Give raw=<map-style dataset> or a generator that needs no fit."
-            )
+            raise ConfigurationError(NO_SNAPSHOT)
+        _fit(generator, folder, data, renewing)
         if (weights := fitted_weights(folder)) is None:
-            _fit(generator, folder, data, renewing)
-            weights = fitted_weights(folder)
+            raise GeneratorError(f"the fitted generator is not in {folder}, where it was just put.")
+        return weights, _fit_seconds(folder)
     finally:
-        claims.release(0, owner)
-    if weights is None:
-        raise GeneratorError(f"the generator wrote nothing to {folder} when it was fitted: its fit(...) has to.")
-    return weights
+        claims.release(number, owner)
+
+
+def _fit_seconds(folder: Path) -> float:
+    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    return float(record["seconds"])
 
 
 def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[int, int], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    prefix = f"{_PART}{machine_id()}-{os.getpid()}-"
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     try:
         started = time.perf_counter()
         generator.fit(snapshot, part, progress)
         record = {"seconds": time.perf_counter() - started, "files": _file_hashes(part)}
+        if not record["files"]:
+            raise GeneratorError(
+                f"fit(snapshot, folder, progress) of {type(generator).__name__} wrote no file to folder."
+            )
         (part / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         try:
             part.rename(folder)
@@ -152,3 +163,11 @@ def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[i
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_unfinished(cache_dir: Path) -> None:
+    """Removes the folders of fits whose process was killed on this machine."""
+    for part in (cache_dir / "generators").glob(f"{_PART}*"):
+        machine, pid, _ = part.name.removeprefix(_PART).split("-", 2)
+        if surely_dead(machine, int(pid)):
+            shutil.rmtree(part, ignore_errors=True)

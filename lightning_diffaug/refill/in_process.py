@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.refill.filler import Filler
+from lightning_diffaug.refill.fitted import NO_SNAPSHOT
 from lightning_diffaug.refill.job import Job
-from lightning_diffaug.refill.status import STATUS, Status
-from lightning_diffaug.refill.worker import Reporter, publish_slot
+from lightning_diffaug.refill.status import STATUS, Reporter, Status
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.wrapping import untouched_rng
+
+log = logging.getLogger(__name__)
 
 
 class NoRefill:
@@ -56,7 +61,7 @@ class InProcessRefill:
     """Fills the needed slots in the trainer's own process, with the user's live object.
 
     For ``refill=sync`` with a generator that has no import path. Its pool is the run's own and goes with it: nothing
-    on disk could tell that another run's object is the same.
+    on disk could tell that another run's object is the same. A generator that fails is given up; training goes on.
 
     Args:
         job: Everything but the generator.
@@ -66,17 +71,12 @@ class InProcessRefill:
 
     def __init__(self, job: Job, generator: Any, snapshot: Callable[[], Snapshot | None]) -> None:
         self._job = job
+        self._generator = generator
         self._reporter = Reporter(Path(job.run_dir) / STATUS)
-        self._recipe = job.recipe(generator)
-        self._failures: dict[int, int] = {}
-        self.gave_up = ""
-        if hasattr(generator, "fit") and hasattr(generator, "load"):
-            with untouched_rng(), tempfile.TemporaryDirectory(dir=job.run_dir) as folder:
-                data = snapshot()
-                assert data is not None
-                generator.fit(data, Path(folder), self._reporter.fit_progress)
-                generator.load(Path(folder))
         self._pool = job.create_pool(generator, None)
+        self._filler: Filler | None = None
+        self._snapshot = snapshot
+        self.gave_up = ""
 
     @property
     def status(self) -> Status:
@@ -88,18 +88,43 @@ class InProcessRefill:
         return self._pool
 
     def need(self, first: int, stop: int) -> None:
-        """Makes the missing slots now; a generator that raises is given up."""
+        """Makes the missing slots now."""
+        if self.gave_up:
+            return
         threads = torch.get_num_threads()
         try:
             with untouched_rng():
                 torch.set_num_threads(self._job.threads)
-                for slot in range(first, stop):
-                    if not self.gave_up and not self._pool.has(slot):
-                        publish_slot(slot, self._recipe, self._pool, self._reporter, self._job.run_id)
+                filler = self._ready()
+                while filler.step(range(first, stop)):
+                    pass
         except GeneratorError as error:
             self.gave_up = str(error)
+            log.error("%s\nTraining goes on with the samples that are there (data.when_short says how).", error)
         finally:
             torch.set_num_threads(threads)
+
+    def _ready(self) -> Filler:
+        """The filler, once the generator is fitted."""
+        if self._filler is None:
+            if hasattr(self._generator, "fit") and hasattr(self._generator, "load"):
+                self._fit()
+            recipe = self._job.recipe(self._generator)
+            self._filler = Filler(recipe, self._pool, self._reporter, self._job.run_id, self._job.capacity)
+        return self._filler
+
+    def _fit(self) -> None:
+        data = self._snapshot()
+        if data is None:
+            raise ConfigurationError(NO_SNAPSHOT)
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(dir=self._job.run_dir) as folder:
+            try:
+                self._generator.fit(data, Path(folder), self._reporter.fit_progress)
+                self._generator.load(Path(folder))
+            except Exception as error:
+                raise GeneratorError(f"the fit raised {type(error).__name__}: {error}") from error
+        self._reporter.status.fit_seconds += time.perf_counter() - started
 
     def poll(self) -> None:
         """There is nothing to look after."""

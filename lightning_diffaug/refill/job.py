@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_diffaug.naming import build, source_digest
 from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.naming import build, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.refill.fill_slot import Recipe
 from lightning_diffaug.refill.fitted import fitted_folder, fitted_weights

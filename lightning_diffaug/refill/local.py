@@ -14,15 +14,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lightning_diffaug.errors import PoolError
 from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.refill.fitted import remove_unfinished
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.settings import RefillSettings
-from lightning_diffaug.refill.status import STATUS, Need, Status, age
+from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_STORAGE, STATUS, Need, Status
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_START_SECONDS = 120.0
+_LONGEST_PAUSE = 60.0
+_LONGEST_PATIENCE = 1800.0
 _LAST_LINES = 12
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class LocalRefill:
@@ -46,7 +52,9 @@ class LocalRefill:
         self._slots_at_start = 0
         self._start_at = 0.0
         self._polled = 0.0
-        self._started_at = 0.0
+        self._patience = settings.hang_timeout
+        self._stamp_at_start = self._sign_of_life = 0  # time stamps of the status
+        self._seen_at = 0.0  # when it was seen here: by the monotonic clock, which no correction of the time moves
         self._final: Status | None = None
         self.gave_up = ""
 
@@ -80,10 +88,9 @@ class LocalRefill:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
+            **dict.fromkeys(_THREADS, str(self._job.threads)),
             # a user's module beside the script must be found, though the script itself is not run again
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "OMP_NUM_THREADS": str(self._job.threads),
-            "MKL_NUM_THREADS": str(self._job.threads),
+            "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
         }
         for name in ("LOCAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE"):  # it is no rank of the training
             environment.pop(name, None)
@@ -99,7 +106,8 @@ class LocalRefill:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the trainer alone, which then ends it in order
             )
-        self._started_at = time.monotonic()
+        self._stamp_at_start = self._sign_of_life = self._status_stamp()
+        self._seen_at = time.monotonic()
 
     def poll(self) -> None:
         """Looks after the process; cheap enough for every batch."""
@@ -113,28 +121,43 @@ class LocalRefill:
                 self._launch()
             return
         code = self._process.poll()
-        silent = min(age(self._status_path), now - self._started_at)
         if code is not None:
-            self._failed(f"ended with {_meaning(code)}")
-        elif silent > self._settings.hang_timeout:
-            self._end()
+            self._failed(f"ended with {self._meaning(code)}", hopeless=code == EXIT_CONFIGURATION)
+            return
+        stamp = self._status_stamp()
+        if stamp != self._sign_of_life:
+            self._sign_of_life, self._seen_at = stamp, now
+        silent = now - self._seen_at
+        if silent > self._patience and (silent > _START_SECONDS or not self._starting()):
+            if self.status.phase == "fill":  # a slow one would never get through
+                self._patience = max(self._patience, min(2 * self._patience, _LONGEST_PATIENCE))
             self._failed(f"showed no progress for {silent:.0f} s (refill.hang_timeout={self._settings.hang_timeout:g})")
 
-    def _failed(self, how: str) -> None:
-        self._end()
+    def _status_stamp(self) -> int:
+        with contextlib.suppress(OSError):
+            return self._status_path.stat().st_mtime_ns
+        return 0
+
+    def _starting(self) -> bool:
+        """Whether the process is still importing and loading: it can show no progress then."""
+        return self.status.phase == "starting" or self._sign_of_life == self._stamp_at_start
+
+    def _failed(self, how: str, hopeless: bool = False) -> None:
+        self._end(orderly=False)  # what was being made shall count as failed
         status = self.status
         if status.slots > self._slots_at_start:
             self._restarts = 0
         said = status.failure or self._last_lines()
-        if self._restarts >= self._settings.max_restarts:
-            self.gave_up = f"the refill process {how}, {self._restarts} restarts in a row did not help. It said: {said}"
+        if hopeless or self._restarts >= self._settings.max_restarts:
+            vain = "a restart would not help" if hopeless else f"{self._restarts} restarts in a row did not help"
+            self.gave_up = f"the refill process {how}, {vain}. It said: {said}"
             log.error(
                 "%s\nTraining goes on with the samples that are there (data.when_short says how). Its log: %s",
                 self.gave_up,
                 self._log_path,
             )
             return
-        pause = min(self._settings.backoff * 2**self._restarts, 60.0)
+        pause = min(self._settings.backoff * 2**self._restarts, _LONGEST_PAUSE)
         self._restarts += 1
         log.warning(
             "the refill process %s; restart %d of at most %d in %.1f s. It said: %s",
@@ -148,16 +171,17 @@ class LocalRefill:
             return "\n".join(lines[-_LAST_LINES:]) or "nothing"
         return "nothing"
 
-    def _end(self) -> None:
+    def _end(self, orderly: bool = True) -> None:
+        """Ends the process and whatever it started; an orderly end lets it remove what is half done."""
         if self._process is None:
             return
-        if self._process.poll() is None:
+        if orderly and self._process.poll() is None:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # in native code, it does not listen
                 self._process.wait(timeout=2.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()  # hung in native code: TERM does not reach it
-                self._process.wait()
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         self._process = None
 
     def close(self) -> None:
@@ -165,12 +189,17 @@ class LocalRefill:
         self._end()
         self._start_at = 0.0
         if self._final is None:
+            with contextlib.suppress(PoolError):
+                if (pool := self.pool()) is not None:
+                    SyntheticPool.open(pool.folder)  # which removes what a killed process left there
+            remove_unfinished(Path(self._job.cache_dir))
             self._final = self.status
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
-
-def _meaning(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
+    def _meaning(self, code: int) -> str:
+        if code == EXIT_STORAGE:
+            return f"exit code {code} (it cannot write to {self._job.cache_dir}: full disk, read-only?)"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"signal {signal.Signals(-code).name}"
+        return f"exit code {code}"

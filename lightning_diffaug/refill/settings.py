@@ -22,7 +22,8 @@ class RefillSettings:
         attempts: How often a rejected sample is made again.
         max_restarts: Restarts in a row without a slot made, after which the process is given up.
         backoff: Seconds before the first restart; doubled at each further one, up to a minute.
-        hang_timeout: Seconds without progress after which the process counts as hung and is restarted.
+        hang_timeout: Seconds without progress (a step of the fit, a pass of the generator) after which the process
+            counts as hung and is restarted. Passes get twice as long after each such restart: a slow one gets through.
         log_file: Where its output is kept; None: with the run's own files, which go with the run.
     """
 
@@ -39,8 +40,8 @@ class RefillSettings:
     def __post_init__(self) -> None:
         if self.mode not in ("local", "sync", "none"):
             raise ConfigurationError(
-                f"refill={self.mode!r} is none of local, sync, none: it says who fills the pool. Set refill=local for a "
-                "process beside training."
+                f"refill={self.mode!r} is none of local, sync, none: it says who fills the pool. Set refill=local for "
+                "a process beside training."
             )
         bounds = {
             "ahead": (self.ahead, 0), "nice": (self.nice, 0), "threads": (self.threads, 1),

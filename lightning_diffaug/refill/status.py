@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightning_diffaug.pool.storage import Folder
+
 STATUS = "status.json"
+EXIT_CONFIGURATION = 2
+"""Exit code of a refill process whose job names what cannot be made: a restart would not help."""
+EXIT_STORAGE = 3
+"""Exit code of a refill process that could not write, perhaps not even its status."""
 _NEED = "need.json"
+_BEAT_SECONDS = 1.0
+_STEP_SECONDS = 0.25
 
 
 @dataclass
@@ -32,6 +39,8 @@ class Status:
         fit_seconds: Seconds of the fit; 0 where a fitted generator was found.
         failure: What went wrong last, or "".
         pool: Folder of the pool, once it is known.
+        trying: The slot that is being made; still there when the process was killed over it.
+        failures: Reasons of a slot's failed tries, by its number (as text, for JSON).
     """
 
     phase: str = "starting"
@@ -45,6 +54,8 @@ class Status:
     fit_seconds: float = 0.0
     failure: str = ""
     pool: str = ""
+    trying: int | None = None
+    failures: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -62,6 +73,31 @@ class Status:
     def write(self, path: Path) -> None:
         """Replaces the file in one step."""
         _replace(path, dataclasses.asdict(self))
+
+
+class Reporter:
+    """Writes the status file, not more often than is useful."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0.0
+        self.status = Status.read(path)
+
+    def write(self) -> None:
+        """Writes now."""
+        self.status.write(self._path)
+        self._written = time.monotonic()
+
+    def beat(self) -> None:
+        """Writes if the last time is a while ago."""
+        if time.monotonic() - self._written > _BEAT_SECONDS:
+            self.write()
+
+    def fit_progress(self, step: int, total: int) -> None:
+        """Progress of the fit."""
+        self.status.phase, self.status.step, self.status.total = "fit", step, total
+        if step in (1, 10, total) or time.monotonic() - self._written > _STEP_SECONDS:
+            self.write()
 
 
 @dataclass(frozen=True)
@@ -85,14 +121,4 @@ class Need:
 
 
 def _replace(path: Path, state: dict[str, object]) -> None:
-    part = path.with_suffix(f".{os.getpid()}.tmp")
-    part.write_text(json.dumps(state), encoding="utf-8")
-    part.replace(path)
-
-
-def age(path: Path) -> float:
-    """Seconds since the file was written; infinite where there is none."""
-    try:
-        return max(0.0, time.time() - path.stat().st_mtime)
-    except OSError:
-        return float("inf")
+    Folder(path.parent).replace_bytes(path.name, json.dumps(state).encode())

@@ -1,4 +1,4 @@
-"""Where an epoch's window comes from: waits or not, decides what to do when the pool is short, gathers what is there."""
+"""Where an epoch's window comes from: waits, decides what to do when the pool is short, gathers what is there."""
 
 from __future__ import annotations
 
@@ -182,13 +182,14 @@ class WindowSupply:
 
     def _wait(self, slots: Sequence[int], until_complete: bool, first: int) -> SyntheticPool | None:
         """Waits for the pool and, if asked, for the slots; returns when there is no hope as well."""
-        deadline = time.monotonic() + self._wait_timeout
+        deadline, held = time.monotonic() + self._wait_timeout, None
         with WaitDisplay(len(slots)) as display:
             while True:
                 self._refill.poll()
                 pool = self._refill.pool()
                 if pool is not None:
-                    self._hold(pool, first, max(slots, default=first) + 1)
+                    if held is None:
+                        held = self._hold(pool, first, max(slots, default=first) + 1)
                     there = sum(pool.has(k) for k in slots)
                     if there == len(slots) or not until_complete:
                         return pool
@@ -202,10 +203,11 @@ class WindowSupply:
                     return pool
                 time.sleep(_LOOK_SECONDS)
 
-    def _hold(self, pool: SyntheticPool, first: int, stop: int) -> None:
+    def _hold(self, pool: SyntheticPool, first: int, stop: int) -> Lease:
         if self._lease is None:
             self._lease = pool.lease(self._run_id)
         self._lease.update(first, stop)
+        return self._lease
 
     def _gather(self, pool: SyntheticPool, slots: Sequence[int]) -> list[int]:
         """Gathers the slots that are there and whole; returns them."""
@@ -229,8 +231,8 @@ class WindowSupply:
         if rejections and not status.admitted:
             why = f"every sample was rejected ({rejections}). {why}"
         return (
-            f"the pool is short: {short}. {why} data.when_short={self._when_short} says what happens; to have more in time, "
-            "raise data.reuse, lower data.window, or give the generator more room (refill.ahead, refill.threads)."
+            f"the pool is short: {short}. {why} data.when_short={self._when_short} says what happens; to have more in "
+            "time, raise data.reuse, lower data.window, or give the generator more room (refill.ahead, refill.threads)."
         )
 
     def _say(self, short: str) -> None:
