@@ -1,0 +1,127 @@
+"""Tables of a sweep: one row a run, one row an arm."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_diffaug.ablation.runs import Failure, Run
+from lightning_diffaug.ablation.statistics import Estimate, t_interval
+
+#: The metric whose columns have no prefix.
+MAIN = "test/acc"
+_FIRST = ("test/acc", "test/acc_balanced", "test/acc_rare", "test/auroc")
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """An arm over its seeds.
+
+    Attributes:
+        arm: Its unique name.
+        name: Its name without the fraction.
+        fraction: Synthetic fraction asked for.
+        values: Each test metric's value by seed.
+        estimates: Each test metric's mean and interval.
+        runs: How many runs it has.
+        steps: Optimiser steps, mean over the runs.
+        generator_seconds: Seconds of fit and generation, mean over the runs.
+    """
+
+    arm: str
+    name: str
+    fraction: float
+    values: Mapping[str, Mapping[int, float]]
+    estimates: Mapping[str, Estimate]
+    runs: int
+    steps: float
+    generator_seconds: float
+
+
+def summarise(runs: Sequence[Run]) -> list[ArmSummary]:
+    """Puts the runs of each arm together, in the order in which the arms come.
+
+    Args:
+        runs: All runs of a sweep. Of two with one arm and one seed the last counts: they are not independent.
+    """
+    latest = {(run.arm, run.seed): run for run in runs}.values()
+    return [_summary([run for run in latest if run.arm == arm]) for arm in dict.fromkeys(run.arm for run in runs)]
+
+
+def _summary(runs: Sequence[Run]) -> ArmSummary:
+    metrics = dict.fromkeys(key for run in runs for key in run.metrics if key.startswith("test/"))
+    values = {key: {run.seed: float(run.metrics[key]) for run in runs if key in run.metrics} for key in metrics}
+    return ArmSummary(
+        arm=runs[0].arm,
+        name=runs[0].name,
+        fraction=float(np.mean([run.fraction for run in runs])),
+        values=values,
+        estimates={key: t_interval(list(of_seeds.values())) for key, of_seeds in values.items()},
+        runs=len(runs),
+        steps=float(np.mean([run.steps for run in runs])),
+        generator_seconds=float(np.mean([run.generator_seconds for run in runs])),
+    )
+
+
+def write_runs(runs: Sequence[Run], path: Path) -> None:
+    """Writes one row a run: arm, seed, fraction, the test's main figures, costs, folder, then all other figures."""
+    others = sorted({key for run in runs for key in run.metrics} - set(_FIRST))
+    columns = ["arm", "seed", "fraction", *_FIRST, "steps", "generator_seconds", "folder", *others]
+    rows = [
+        {
+            **run.metrics,
+            "arm": run.arm,
+            "seed": run.seed,
+            "fraction": run.fraction,
+            "steps": run.steps,
+            "generator_seconds": run.generator_seconds,
+            "folder": run.folder,
+        }
+        for run in runs
+    ]
+    _write(path, columns, rows)
+
+
+def write_summary(arms: Sequence[ArmSummary], path: Path) -> None:
+    """Writes one row an arm.
+
+    ``mean``, ``ci95_low`` and ``ci95_high`` are of ``test/acc`` as a share of 1; those of ``test/<metric>`` are
+    prefixed with ``<metric>_``. Fields are empty where there is no value, or no interval (fewer than three seeds).
+    ``steps`` and ``generator_seconds`` are means over the arm's runs.
+    """
+    metrics = dict.fromkeys([*_FIRST, *sorted({key for arm in arms for key in arm.estimates})])
+    prefixes = {key: "" if key == MAIN else key.removeprefix("test/") + "_" for key in metrics}
+    rows = []
+    for arm in arms:
+        row: dict[str, Any] = {"arm": arm.arm, "fraction": arm.fraction, "seeds": arm.runs}
+        row |= {"steps": arm.steps, "generator_seconds": arm.generator_seconds}
+        for key, estimate in arm.estimates.items():
+            for column, value in zip(_INTERVAL, (estimate.mean, estimate.low, estimate.high), strict=True):
+                row[prefixes[key] + column] = value
+        rows.append(row)
+    others = [prefix + column for prefix in prefixes.values() if prefix for column in _INTERVAL]
+    _write(path, ["arm", "fraction", "seeds", *_INTERVAL, "steps", "generator_seconds", *others], rows)
+
+
+_INTERVAL = ("mean", "ci95_low", "ci95_high")
+
+
+def write_failures(failures: Sequence[Failure], path: Path) -> None:
+    """Writes one row a failed run; no file where there is none."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    rows = [{"folder": f.folder, "overrides": " ".join(f.overrides), "error": f.error} for f in failures]
+    _write(path, ["folder", "overrides", "error"], rows)
+
+
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns, restval="")
+        table.writeheader()
+        table.writerows(rows)
