@@ -32,7 +32,8 @@ class _Epoch:
     window: FrozenWindow
     rows: WindowRows
     plan: EpochPlan
-    batches: int
+    batches: int  # of the epoch, that were trained on
+    counted_from: int = 0  # batches before are counted already
 
 
 class MixRun:
@@ -91,15 +92,18 @@ class MixRun:
             self._finished = self._progress_of(previous)
         pinned = None
         if resumed is not None:
-            again = number == resumed["epoch"] and start > 0
+            again = number == resumed["epoch"]
             self._finished = MixProgress.from_state(resumed["finished" if again else "so_far"])
             pinned = FrozenWindow(**resumed["window"]) if again else None
         window, rows = self._freeze(number, pinned)
-        if pinned is None:
+        lost = pinned is not None and window != pinned
+        if resumed is not None and lost:  # what was drawn before came from another plan
+            self._finished = MixProgress.from_state(resumed["so_far"])
+        if pinned is None or not pinned.short:
             self._finished.short_epochs += bool(window.short)
-            self._finished.offer(rows.slot, rows.by_class)
+        self._finished.offer(rows.slot, rows.by_class)
         plan = self._sampler.plan(number, rows, window.available)
-        self._epoch = _Epoch(number, window, rows, plan, start)
+        self._epoch = _Epoch(number, window, rows, plan, start, counted_from=start if lost else 0)
         return self._sampler.batches(plan, rows, number, self._ranks.rank, start)
 
     def _position(self) -> tuple[int, int]:
@@ -159,7 +163,8 @@ class MixRun:
     # -- what was drawn
 
     def _progress_of(self, epoch: _Epoch) -> MixProgress:
-        made = epoch.plan.made(self._sampler.drawn(epoch.batches))
+        drawn = self._sampler.drawn
+        made = epoch.plan.made(drawn(epoch.batches), drawn(epoch.counted_from))
         return self._finished.plus(made, self._sampler.fraction(epoch.number))
 
     @property

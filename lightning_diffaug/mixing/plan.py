@@ -161,16 +161,16 @@ class EpochPlan:
         part = slice(start * self.world_size + rank, stop * self.world_size, self.world_size)
         return RankDraws(self.real_index[part], self.window_row[part], self.cls[part])
 
-    def made(self, draws: int) -> Made:
-        """What the first ``draws`` draws of every rank are, 0 … D."""
-        if not 0 <= draws <= self.draws:
-            raise ValueError(f"{draws} draws are not within the {self.draws} draws of a rank")
-        end = draws * self.world_size
+    def made(self, stop: int, start: int = 0) -> Made:
+        """What draws ``start`` to ``stop`` (exclusive) of every rank are."""
+        if not 0 <= start <= stop <= self.draws:
+            raise ValueError(f"draws {start}:{stop} are not within the {self.draws} draws of a rank")
+        part = slice(start * self.world_size, stop * self.world_size)
         # Unlabelled positions (−1) count as class 0, the only one there is.
-        classes, synthetic = np.maximum(self.cls[:end], 0), self.window_row[:end] >= 0
+        classes, synthetic = np.maximum(self.cls[part], 0), self.window_row[part] >= 0
         by_class = np.bincount(classes, minlength=self.planned.size)
         synthetic_by_class = np.bincount(classes[synthetic], minlength=self.planned.size)
-        return Made(end, int(synthetic.sum()), by_class - synthetic_by_class, synthetic_by_class)
+        return Made(classes.size, int(synthetic.sum()), by_class - synthetic_by_class, synthetic_by_class)
 
     def multiplicity(self) -> IntArray:
         """How often the epoch uses each row of the window; int64 (rows,)."""
