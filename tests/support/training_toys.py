@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from lightning_diffaug.naming import build
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.in_process import NoRefill
+from lightning_diffaug.refill.job import Job
 
 SHAPE = (1, 4, 4)
 
@@ -150,3 +156,52 @@ def same(first: Any, second: Any) -> bool:
     if isinstance(first, (tuple, list)):
         return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
     return bool(first == second)
+
+
+def live(condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+    """`Noise` as a function; ``unnamed`` hides its import path."""
+    return Noise().generate(condition, seeds)
+
+
+def unnamed(generator: Any = live) -> Callable[..., Any]:
+    """The generator without an import path: with ``refill="sync"`` the trainer's own process fills the slots."""
+    generate = getattr(generator, "generate", generator)
+    return lambda condition, seeds: generate(condition, seeds)
+
+
+class Prefilled(NoRefill):
+    """A pool that holds the slots `present`, which nobody refills; those in `late` come after `late_seconds`.
+
+    Put in place of ``lightning_diffaug.start.NoRefill``.
+    """
+
+    present: Sequence[int] = ()
+    late: Sequence[int] = ()
+    late_seconds = 0.0
+
+    def __init__(self, job: Job, generator: Any) -> None:
+        super().__init__(job, generator)
+        self._recipe = job.recipe(build(job.generator))
+        self._late_at = 0.0
+        if self.late:
+            self.gave_up = ""  # there is hope
+        self._publish(self.present)
+
+    def _publish(self, slots: Sequence[int]) -> None:
+        pool = self.pool()
+        assert pool is not None
+        for slot in slots:
+            if not pool.has(slot):
+                pool.publish(slot, fill_slot(slot, self._recipe))
+
+    def need(self, first: int, stop: int) -> None:
+        self._late_at = time.monotonic() + self.late_seconds
+
+    def poll(self) -> None:
+        if self.late and time.monotonic() > self._late_at:
+            self._publish(self.late)
+
+
+def prefilled(present: Sequence[int], late: Sequence[int] = (), late_seconds: float = 0.0) -> type[Prefilled]:
+    """A `Prefilled` class for a test."""
+    return type("Prefilled", (Prefilled,), {"present": present, "late": late, "late_seconds": late_seconds})
