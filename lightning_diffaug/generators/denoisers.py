@@ -92,7 +92,7 @@ class UNetConfig:
             channels = (
                 tuple(min(32 * (1 + level), 128) for level in range(halvings + 1)) if size > 10 else (32, 32)
             )
-        if not channels or any(width < 8 or width % 8 for width in channels):
+        if not channels or any(not isinstance(width, int) or width < 8 or width % 8 for width in channels):
             raise ConfigurationError(
                 f"channels={channels} must be multiples of 8 (groups of the normalisation), one for each "
                 "resolution. Set generator.fit.channels to e.g. [32, 32]."

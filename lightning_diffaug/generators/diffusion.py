@@ -12,14 +12,15 @@ from torch import Tensor
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
 from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
-from lightning_diffaug.generators.fit import FIT_VERSION, FitSettings, fit_denoiser
+from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
+from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.loop import SAMPLER_VERSION, check_sampling, sample
 from lightning_diffaug.generators.protocol import START, Condition
 from lightning_diffaug.generators.schedulers import check_scheduler, make_scheduler
 
 if TYPE_CHECKING:
-    from lightning_diffaug.sample import SampleSpec
     from lightning_diffaug.snapshot import Snapshot
+    from lightning_diffaug.spec import SampleSpec
 
 
 def resolve_device(device: str) -> torch.device:
@@ -176,7 +177,8 @@ class DiffusionGenerator:
                 f"generator is set to {self.fit_settings.prediction_type!r}. Set "
                 "generator.fit.prediction_type to the former, or fit anew."
             )
-        with torch.random.fork_rng():  # building the network draws initial weights, which are overwritten
+        # Building the network draws initial weights, which are overwritten.
+        with torch.random.fork_rng(devices=[]):
             denoiser = UNetDenoiser(UNetConfig.from_json(description["unet"]))
         denoiser.load_state_dict(state)
         self._denoiser = denoiser.to(resolve_device(self.device)).eval().requires_grad_(False)
@@ -227,7 +229,7 @@ class DiffusionGenerator:
     def _start(self, condition: Condition, n: int) -> Tensor | None:
         """The real samples to vary, fields joined along their channels; None starts from noise."""
         assert self._denoiser is not None
-        if self.strength == 1.0 or START not in condition:
+        if START not in condition or self.strength == 1.0:
             return None
         given = condition[START]
         start = (

@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators.denoisers import Denoiser
 from lightning_diffaug.generators.protocol import Condition
+from lightning_diffaug.generators.schedulers import set_timesteps
 
 SAMPLER_VERSION = 1
 """Raised with every change of this module that changes a sample: it is part of a pool's fingerprint."""
@@ -155,20 +156,13 @@ def sample(
         rngs = seeded(seeds)
         noise = noise_like(shape, rngs).to(device)
         condition = _to(condition, device)
-        longest = scheduler.config.num_train_timesteps
-        if num_inference_steps > longest:
-            raise ConfigurationError(
-                f"num_inference_steps={num_inference_steps} is more than the {longest} timesteps of "
-                f"{type(scheduler).__name__}. Set generator.num_inference_steps to {longest} or fewer."
-            )
-        scheduler.set_timesteps(num_inference_steps, device=device)
-        timesteps = scheduler.timesteps
-        if start is None:
+        timesteps = set_timesteps(scheduler, num_inference_steps, device)
+        if start is None or strength == 1.0:
             x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         else:
             start = start.to(device, torch.float32)
             # Solvers of second order call the denoiser more than once a step: scale by calls per step.
-            first = round(first_step(num_inference_steps, strength) * scheduler.order)
+            first = first_step(num_inference_steps, strength) * scheduler.order
             timesteps = timesteps[first:]
             x = start
             if len(timesteps):

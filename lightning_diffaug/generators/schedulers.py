@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +49,50 @@ _SCHEDULERS: dict[str, _Named] = {
 }
 SCHEDULERS = tuple(_SCHEDULERS)
 """Names that `make_scheduler` knows."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides a deprecation between numpy 2 and torch that schedulers of diffusers run into."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning
+        )
+        yield
+
+
+def set_timesteps(scheduler: Any, num_inference_steps: int, device: torch.device) -> Tensor:
+    """Readies a scheduler for a run of so many steps.
+
+    Returns:
+        The timesteps, one for each call of the denoiser.
+
+    Raises:
+        ConfigurationError: More steps are asked for than there are timesteps.
+    """
+    longest = scheduler.config.num_train_timesteps
+    if num_inference_steps > longest:
+        raise ConfigurationError(
+            f"num_inference_steps={num_inference_steps} is more than the {longest} timesteps of "
+            f"{type(scheduler).__name__}. Set generator.num_inference_steps to {longest} or fewer."
+        )
+    with _quiet():
+        scheduler.set_timesteps(num_inference_steps, device=device)
+    timesteps: Tensor = scheduler.timesteps
+    return timesteps
+
+
+def check_prediction_type(prediction_type: str) -> None:
+    """Refuses an unknown prediction type.
+
+    Raises:
+        ConfigurationError: It is none of `PREDICTION_TYPES`.
+    """
+    if prediction_type not in PREDICTION_TYPES:
+        raise ConfigurationError(
+            f"prediction_type={prediction_type!r} is unknown: it says what the denoiser learns to predict. "
+            f"Set generator.fit.prediction_type to one of {', '.join(PREDICTION_TYPES)}."
+        )
 
 
 def check_scheduler(name: str, prediction_type: str) -> None:
@@ -106,7 +153,8 @@ def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 1
         settings["clip_sample"] = clip
     if name == "lcm":
         settings["original_inference_steps"] = max(50, num_inference_steps)
-    return cls(**settings)
+    with _quiet():
+        return cls(**settings)
 
 
 @functools.cache
@@ -140,22 +188,9 @@ class ForwardProcess:
     """
 
     def __init__(self, prediction_type: str) -> None:
-        self.check(prediction_type)
+        check_prediction_type(prediction_type)
         self.prediction_type = prediction_type
         self._scheduler = None if prediction_type == FLOW else make_scheduler("ddpm", prediction_type)
-
-    @staticmethod
-    def check(prediction_type: str) -> None:
-        """Refuses an unknown prediction type.
-
-        Raises:
-            ConfigurationError: It is none of `PREDICTION_TYPES`.
-        """
-        if prediction_type not in PREDICTION_TYPES:
-            raise ConfigurationError(
-                f"prediction_type={prediction_type!r} is unknown: it says what the denoiser learns to "
-                f"predict. Set generator.fit.prediction_type to one of {', '.join(PREDICTION_TYPES)}."
-            )
 
     def timesteps(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws n timesteps that are uniform in [0, T) and stratified: one in each n-th of the range.
