@@ -35,8 +35,8 @@ class Generator(Protocol):
                 changed.
 
         Returns:
-            Field name → n samples; continuous fields are float32 in [-1, 1]. A bare tensor stands for the
-            only continuous field of the data.
+            Field name → n samples; continuous fields are float32 in [-1, 1], or not finite where a sample
+            failed. A bare tensor stands for the only continuous field of the data.
         """
         ...
 
