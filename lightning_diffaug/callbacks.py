@@ -29,3 +29,4 @@ class MixMonitor(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs, under the names of `DiffAugDataModule.figures`."""
         pl_module.log_dict(self._datamodule.figures(), rank_zero_only=True)
+        self._datamodule.warn_of_many_uses()

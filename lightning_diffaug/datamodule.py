@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_diffaug.callbacks import MixMonitor
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.figures import mix_figures
 from lightning_diffaug.mixing import as_schedule
 from lightning_diffaug.mixing.sampler import MixSettings
 from lightning_diffaug.paths import default_cache_dir
-from lightning_diffaug.pool import capacity_slots, check_reuse
+from lightning_diffaug.pool import SyntheticPool, capacity_slots, check_reuse
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import WhenShort
 from lightning_diffaug.run import MixRun
+from lightning_diffaug.spec import IMAGE, LABEL
 from lightning_diffaug.start import PoolSettings, start_run
 
 #: Hooks that are the wrapped module's own: Lightning asks whether they are overridden, so they are handed on as they are.
@@ -260,9 +263,33 @@ class DiffAugDataModule(LightningDataModule):
 
     def figures(self) -> dict[str, float]:
         """The mix's figures so far, as logged: ``mix/…``, ``pool/…``, ``generator/…``, ``train/wait_seconds``."""
-        from lightning_diffaug.figures import mix_figures
-
         return mix_figures(self._run, self.settings, self.class_names)
+
+    def warn_of_many_uses(self) -> None:
+        """Says once for each class when its pooled samples are used far more often than `reuse` intends."""
+        if self._run is not None:
+            self._run.warn_of_many_uses()
+
+    @property
+    def pool(self) -> SyntheticPool | None:
+        """The pool that the run draws from; None as long as there is none."""
+        return None if self._run is None else self._run.pool
+
+    def real_samples(self) -> tuple[Tensor, Tensor] | None:
+        """The raw real training images (n, C, H, W) and their class indices (n,); None without images or labels."""
+        data = self._data
+        if data is None or data.class_index is None or IMAGE not in data.spec:
+            return None
+        snapshot = data.snapshot()
+        return None if snapshot is None else (snapshot.raw(IMAGE), torch.from_numpy(data.class_index))
+
+    def pooled_samples(self) -> tuple[Tensor, Tensor] | None:
+        """Images (n, C, H, W) and class indices (n,) of the window that was frozen last; None without any."""
+        pool, slots = self.pool, [] if self._run is None else self._run.window_slots
+        if pool is None or not slots or self.real_samples() is None:
+            return None
+        shards = [pool.read(k) for k in slots if pool.has(k)]
+        return torch.cat([s.fields[IMAGE] for s in shards]), torch.cat([s.fields[LABEL] for s in shards])
 
 
 def _as_datamodule(

@@ -144,7 +144,8 @@ class MixRun:
         if self._supply is not None:
             window = self._supply.freeze(request)
             paths = [str(segment.path) for segment in self._supply.segments]
-            pool = self._supply.pool_folder
+            found = self._supply.pool()
+            pool = "" if found is None else str(found.folder)
         window, paths, pool = self._ranks.agree((window, paths, pool))
         if self._helper is not None and window.slots:
             self._helper.need(min(window.slots), max(request.next_stop, max(window.slots) + 1))
@@ -176,6 +177,16 @@ class MixRun:
     def status(self) -> Status:
         """What the refill made for this run."""
         return Status() if self._supply is None else self._supply.status
+
+    @property
+    def pool(self) -> SyntheticPool | None:
+        """The pool, on the rank that decides; None as long as its name is not known."""
+        return None if self._supply is None else self._supply.pool()
+
+    @property
+    def window_slots(self) -> list[int]:
+        """Slots of the window that was frozen last."""
+        return [] if self._epoch is None else self._epoch.window.slots
 
     @property
     def generated_while_training(self) -> int:

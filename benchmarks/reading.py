@@ -1,0 +1,61 @@
+"""Is a batch from the pool as fast as a batch from memory? Rows of the epoch cache against the real data set's path.
+
+    python benchmarks/reading.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from support import interleaved, print_ratios
+from torch.utils.data import TensorDataset, default_collate
+
+from lightning_diffaug.pool import EpochCache, PoolHeader, Shard, SyntheticPool, fingerprint
+
+ROUNDS, BATCHES, BATCH = 9, 60, 128
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for shape, slots in (((3, 32, 32), 64), ((3, 224, 224), 16)):
+        with tempfile.TemporaryDirectory() as folder:
+            rng = torch.Generator().manual_seed(0)
+            parts = {"shape": list(shape)}
+            pool = SyntheticPool.create(Path(folder) / "pool", PoolHeader(fingerprint(parts), parts, 64, {}))
+            images = torch.randint(0, 256, (slots * 64, *shape), dtype=torch.uint8, generator=rng)
+            labels = torch.randint(0, 10, (slots * 64,), generator=rng)
+            for k in range(slots):
+                part = slice(k * 64, k * 64 + 64)
+                rows = [{"row": row} for row in range(64)]
+                pool.publish(k, Shard({"image": images[part], "label": labels[part]}, {}, rows, [], {}))
+            cache = EpochCache(Path(folder) / "cache")
+            (segment,) = cache.gather(pool, range(slots))
+            dataset = TensorDataset(images, labels)
+            batches = [torch.randint(0, len(images), (BATCH,), generator=rng) for _ in range(BATCHES)]
+
+            def through_dataset() -> None:
+                for batch in batches:
+                    default_collate([dataset[i] for i in batch.tolist()])  # noqa: B023
+
+            def gather_from_memory() -> None:
+                for batch in batches:
+                    images.index_select(0, batch), labels.index_select(0, batch)  # noqa: B023
+
+            def epoch_cache() -> None:
+                for batch in batches:
+                    segment.take(batch)  # noqa: B023
+
+            tasks = {
+                "TensorDataset and default_collate": through_dataset,
+                "gather from memory": gather_from_memory,
+                "epoch cache": epoch_cache,
+            }
+            seconds = interleaved(tasks, ROUNDS)
+            print_ratios(f"{BATCHES} batches of {BATCH} of {shape}", seconds, "TensorDataset and default_collate")
+            cache.close()
+
+
+if __name__ == "__main__":
+    main()

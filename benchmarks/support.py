@@ -1,0 +1,66 @@
+"""What the benchmarks share: data made on the spot, a cheap generator, interleaved timing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Labelled uint8 images of noise in memory, converted to float per sample, as a real data set does."""
+
+    def __init__(self, n: int, shape: tuple[int, ...], classes: int = 10) -> None:
+        rng = torch.Generator().manual_seed(0)
+        self.images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=rng)
+        self.targets = torch.randint(0, classes, (n,), generator=rng).tolist()
+        self.transform: Callable[[Tensor], Tensor] | None = to_float
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.images[index]
+        return (image if self.transform is None else self.transform(image)), self.targets[index]
+
+
+def to_float(image: Tensor) -> Tensor:
+    return image.to(torch.float32).div_(255)
+
+
+class NoiseGenerator:
+    """Makes noise at once: it fills a pool without costing anything while the clock runs."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        rng = torch.Generator().manual_seed(seeds[0])
+        return torch.rand((len(seeds), *self.shape), generator=rng) * 2 - 1
+
+
+def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each task in each round; tasks take turns, so that a noisy machine is noisy for all."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for task in tasks.values():
+        task()  # warm-up
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def print_ratios(title: str, seconds: Mapping[str, list[float]], reference: str) -> None:
+    """Medians as ratios to the reference's, with the range over rounds."""
+    base = statistics.median(seconds[reference])
+    print(f"\n{title} (ratio of medians to {reference!r}, {len(seconds[reference])} interleaved rounds)")
+    for name, values in seconds.items():
+        ratios = sorted(value / base for value in values)
+        print(f"  {name:<44} {statistics.median(values) / base:5.2f}   [{ratios[0]:.2f} … {ratios[-1]:.2f}]   {base * 1e3 * statistics.median(values) / base:8.1f} ms")

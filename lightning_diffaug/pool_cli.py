@@ -1,0 +1,66 @@
+"""``diffaug pool info|verify|grid``: what is in a pool."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import torch
+
+from lightning_diffaug.errors import PoolError
+from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.report import draw_grid
+from lightning_diffaug.spec import IMAGE, LABEL
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Prints counts."""
+    pool = SyntheticPool.open(arguments.folder)
+    found = pool.info()
+    names = pool.header.parts.get("class_names", [])
+    print(f"pool {pool.fingerprint}\nslots {found.slots}\nsamples {found.rows}\nbytes {found.nbytes}")
+    for label, count in found.rows_per_class.items():
+        print(f"  {names[label] if label < len(names) else label}: {count}")
+    for slot in found.unreadable:
+        print(f"slot {slot} cannot be read", file=sys.stderr)
+    return 1 if found.unreadable else 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Checks every slot; nothing is moved."""
+    pool = SyntheticPool.open(arguments.folder)
+    damaged = pool.verify()
+    for slot, reason in damaged.items():
+        print(f"slot {slot}: {reason}", file=sys.stderr)
+    print(f"{len(pool.slots()) - len(damaged)} slots are whole, {len(damaged)} damaged")
+    return 1 if damaged else 0
+
+
+def grid(arguments: argparse.Namespace) -> int:
+    """Draws the newest samples of each class."""
+    pool = SyntheticPool.open(arguments.folder)
+    shards = [pool.read(slot) for slot in pool.slots()[-32:]]
+    if not shards or IMAGE not in shards[0].fields or LABEL not in shards[0].fields:
+        print("the pool holds no labelled images to draw", file=sys.stderr)
+        return 1
+    images = torch.cat([shard.fields[IMAGE] for shard in shards])
+    labels = torch.cat([shard.fields[LABEL] for shard in shards])
+    names = pool.header.parts["class_names"]
+    rows = [(name, (("synthetic", images[labels == c]),)) for c, name in enumerate(names)]
+    print(draw_grid(rows, arguments.out, per_part=12))
+    return 0
+
+
+def _explained(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    def wrapped(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except PoolError as error:
+            print(error, file=sys.stderr)
+            return 1
+
+    return wrapped
+
+
+COMMANDS = {"info": _explained(info), "verify": _explained(verify), "grid": _explained(grid)}
