@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lightning_diffaug.ablation.failed import write_failed
+from lightning_diffaug.ablation.report import write_report
+
+WriteRun = Callable[..., Path]
+METRICS = ("acc", "acc_balanced", "acc_rare", "auroc")
+ARMS = {"oversampling": 0, "classical": 0, "mixed": 0.25}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, write_run: WriteRun) -> Path:
+    """Three arms, five seeds."""
+    rng = np.random.default_rng(0)
+    number = 0
+    for arm, fraction in ARMS.items():
+        for seed in range(5):
+            figures = {key: float(rng.uniform(0.8, 1.0)) for key in METRICS}
+            write_run(number, seed, fraction, arm, [f"arm={arm}", f"seed={seed}"], loss=0.1, **figures)
+            number += 1
+    return tmp_path / "sweep"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _column(rows: list[dict[str, Any]], arm: str, key: str) -> list[float]:
+    of_arm = sorted((row for row in rows if row["arm"] == arm), key=lambda row: int(row["seed"]))
+    return [float(row[key]) for row in of_arm]
+
+
+def test_runs_csv_has_one_row_a_run_with_the_columns_promised(sweep: Path) -> None:
+    rows = _rows(write_report(sweep).folder / "runs.csv")
+    assert len(rows) == 15
+    promised = "arm,seed,fraction,test/acc,test/acc_balanced,test/acc_rare,test/auroc,steps,generator_seconds"
+    assert list(rows[0])[:9] == promised.split(",")
+    assert (rows[-1]["arm"], rows[-1]["seed"], rows[-1]["fraction"], rows[-1]["steps"]) == (
+        "mixed-0.25", "4", "0.25", "630.0",
+    )  # fmt: skip
+
+
+def test_summary_csv_agrees_with_scipy_on_the_rows_of_runs_csv(sweep: Path) -> None:
+    folder = write_report(sweep).folder
+    runs, summary = _rows(folder / "runs.csv"), _rows(folder / "summary.csv")
+    promised = "arm,fraction,seeds,mean,ci95_low,ci95_high,steps,generator_seconds"
+    assert list(summary[0])[:8] == promised.split(",")
+    assert [row["arm"] for row in summary] == ["oversampling", "classical", "mixed-0.25"]
+    for row in summary:
+        assert int(row["seeds"]) == 5
+        for metric in METRICS:
+            values = _column(runs, row["arm"], f"test/{metric}")
+            prefix = "" if metric == "acc" else f"{metric}_"
+            low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+            assert float(row[prefix + "mean"]) == pytest.approx(np.mean(values), rel=1e-12)
+            assert float(row[prefix + "ci95_low"]) == pytest.approx(low, rel=1e-12)
+            assert float(row[prefix + "ci95_high"]) == pytest.approx(high, rel=1e-12)
+
+
+def _table(text: str, head: str) -> dict[str, list[str]]:
+    """Rows of the Markdown table whose first heading is `head`, by their first cell."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(f"| {head} "))
+    table = takewhile(lambda line: line.startswith("|"), lines[first:])
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table]
+    return {row[0]: row[1:] for row in cells[2:]}
+
+
+def test_comparison_gives_paired_differences_in_percentage_points(sweep: Path) -> None:
+    report = write_report(sweep)
+    assert (report.folder / "comparison.md").read_text() == report.text
+    runs = _rows(report.folder / "runs.csv")
+    shown = _table(report.text, "mixed-0.25 minus")
+    assert list(shown) == ["oversampling", "classical"]
+    for other, cells in shown.items():
+        assert cells[0] == "5"
+        for metric, digits, cell in zip(METRICS[1:], (1, 1, 2), cells[1:], strict=True):
+            mixed, arm = (_column(runs, name, f"test/{metric}") for name in ("mixed-0.25", other))
+            test = stats.ttest_rel(mixed, arm)
+            low, high = test.confidence_interval(0.95)
+            mean = 100 * (np.mean(mixed) - np.mean(arm))
+            assert cell == f"{mean:+.{digits}f} ± {100 * (high - low) / 2:.{digits}f}"
+
+
+def test_comparison_shows_means_in_per_cent_with_their_interval(sweep: Path) -> None:
+    report = write_report(sweep)
+    values = _column(_rows(report.folder / "runs.csv"), "classical", "test/acc_balanced")
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    cell = _table(report.text, "arm")["classical"][2]
+    assert cell == f"{100 * np.mean(values):.1f} ± {100 * (high - low) / 2:.1f}"
+    assert "Optimiser steps are equal: 630 in every run" in report.text
+
+
+@pytest.mark.parametrize(
+    ("arm", "minus"),
+    [("classical", ["classical"]), ("mixed-0.25", ["mixed-0.25"]), ("no such arm", ["oversampling"])],
+)
+def test_the_arm_that_is_compared_can_be_chosen(arm: str, minus: list[str], sweep: Path) -> None:
+    text = write_report(sweep, arm).text
+    assert [name for name in ("oversampling", "classical", "mixed-0.25") if f"| {name} minus " in text] == minus
+
+
+def test_every_fraction_of_the_chosen_arm_is_compared(tmp_path: Path, write_run: WriteRun) -> None:
+    for number, fraction in enumerate((0, 0.5, 1)):
+        write_run(number, fraction=fraction, acc_balanced=0.9)
+    text = write_report(tmp_path / "sweep").text
+    assert list(_table(text, "mixed-0.5 minus")) == list(_table(text, "mixed-1 minus")) == ["real"]
+
+
+def test_fewer_than_three_seeds_have_no_interval_and_that_is_said(tmp_path: Path, write_run: WriteRun) -> None:
+    for seed in range(2):
+        write_run(seed, seed=seed, acc=0.5 + seed / 10)
+    report = write_report(tmp_path / "sweep")
+    (row,) = _rows(report.folder / "summary.csv")
+    assert (row["mean"], row["ci95_low"], row["ci95_high"]) == ("0.55", "", "")
+    assert "Fewer than 3 seeds" in report.text
+    assert not any("±" in cell for cell in _table(report.text, "arm")["mixed-0.25"])
+
+
+def test_unequal_steps_and_short_epochs_are_said(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(0, fraction=0)
+    short = write_run(1, fraction=0.5)
+    text = (short / "metrics.json").read_text()
+    (short / "metrics.json").write_text(text.replace("630.0", "900.0").replace("{", '{"mix/short_epochs": 2.0, ', 1))
+    report = write_report(tmp_path / "sweep").text
+    assert "NOT equal (630 to 900)" in report
+    assert "In 1 of 2 runs the pool was short" in report
+
+
+def test_failed_runs_are_listed_and_the_others_reported(sweep: Path) -> None:
+    write_failed(sweep / "14", RuntimeError("out of\nmemory"), ["arm=mixed", "seed=4"])
+    report = write_report(sweep)
+    assert "1 run failed" in report.text
+    assert "- 14 (arm=mixed seed=4): RuntimeError: out of memory" in report.text
+    assert _table(report.text, "mixed-0.25 minus")["classical"][0] == "4"
+    assert [row["folder"] for row in _rows(report.folder / "failed.csv")] == ["14"]
+    assert len(_rows(report.folder / "runs.csv")) == 14
+
+
+def test_failures_of_an_earlier_report_are_not_shown_again(sweep: Path) -> None:
+    write_failed(sweep / "14", RuntimeError("killed"), [])
+    assert (write_report(sweep).folder / "failed.csv").exists()
+    (sweep / "14" / "failed.json").unlink()
+    report = write_report(sweep)
+    assert not (report.folder / "failed.csv").exists()
+    assert len(_rows(report.folder / "runs.csv")) == 15
+
+
+def test_metrics_that_a_task_lacks_leave_their_fields_empty(tmp_path: Path, write_run: WriteRun) -> None:
+    for seed in range(3):
+        write_run(seed, seed=seed, miou=0.5)
+    report = write_report(tmp_path / "sweep")
+    (row,) = _rows(report.folder / "summary.csv")
+    assert (row["mean"], row["acc_balanced_mean"], row["miou_mean"]) == ("", "", "0.5")
+    assert "balanced accuracy" not in report.text
