@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -38,7 +39,8 @@ class QuotaPlanner:
 
     def __init__(self, shares: Sequence[float] | None) -> None:
         self.shares = None if shares is None else [float(share) for share in shares]
-        if self.shares is not None and (min(self.shares) < 0 or not sum(self.shares) > 0):
+        total = sum(self.shares or [])
+        if self.shares is not None and not (0 < total < math.inf and min(self.shares) >= 0):
             raise ConfigurationError(
                 f"planner quotas {self.shares} do not say how often to make each class: shares are non-negative and "
                 "at least one is above 0. Set data.planner to auto, uniform, as_real or {class: share}."
@@ -56,7 +58,8 @@ class QuotaPlanner:
         """
         if self.shares is None:
             return {}
-        cumulated = np.cumsum(self.shares) / sum(self.shares)
+        cumulated = np.cumsum(self.shares)
+        cumulated /= cumulated[-1]  # just 1 at the end, so that a last class of share 0 gets nothing
         offset = (0.5 + slot * _GOLDEN) % 1.0
         labels = np.searchsorted(cumulated, (np.arange(rows) + offset) / rows, side="right")
         return {"label": torch.from_numpy(np.minimum(labels, len(cumulated) - 1).astype(np.int64))}

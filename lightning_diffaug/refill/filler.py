@@ -79,7 +79,8 @@ class Filler:
         status.failures.setdefault(str(slot), []).append(reason)
         status.failure, status.trying = f"slot {slot}: {reason}", None
         self._reporter.write()
-        log.error("slot %d, try %d: %s", slot, len(self._reasons(slot)), reason, exc_info=True)
+        tries = len(self._reasons(slot))
+        log.error("slot %d, try %d: %s", slot, tries, reason, exc_info=tries == 1 and reason != _KILLED)
 
     def _make(self, slot: int) -> bool:
         """Makes and publishes a slot; False when the generator failed."""
@@ -98,6 +99,7 @@ class Filler:
         finally:  # not reached when the process is killed: then the slot counts as failed
             status.trying = None
             status.generator_seconds += time.perf_counter() - started
+            self._pool.release(slot, self._owner)
         self._failed_in_a_row = 0
         status.failures.pop(str(slot), None)
         self._reporter.write()

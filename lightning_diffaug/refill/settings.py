@@ -52,8 +52,13 @@ class RefillSettings:
                 raise ConfigurationError(
                     f"refill.{name}={value} is below {least}. Set refill.{name} to {least} or more."
                 )
-        if self.hang_timeout <= 0 or self.backoff < 0:
-            raise ConfigurationError("refill.hang_timeout is above 0 and refill.backoff not below 0 (seconds).")
+        if self.nice > 19:
+            raise ConfigurationError(f"refill.nice={self.nice} is above 19, the lowest priority. Set refill.nice=19.")
+        if not self.hang_timeout > 0 or not self.backoff >= 0:
+            raise ConfigurationError(
+                f"refill.hang_timeout={self.hang_timeout} has to be above 0 and refill.backoff={self.backoff} not below "
+                "0: both are seconds. Set them so."
+            )
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | RefillSettings) -> RefillSettings:

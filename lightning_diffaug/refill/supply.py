@@ -261,11 +261,9 @@ class WindowSupply:
         """What was made so far, for this run."""
         return self._refill.status if self._final is None else self._final
 
-    @property
-    def pool_folder(self) -> str:
-        """Where the pool is; "" as long as that is not known."""
-        pool = self._refill.pool()
-        return "" if pool is None else str(pool.folder)
+    def pool(self) -> SyntheticPool | None:
+        """The pool; None as long as its name is not known."""
+        return self._refill.pool()
 
     def close(self) -> None:
         """Ends the refill and frees the window; safe to call again."""
