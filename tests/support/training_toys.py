@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,6 +18,7 @@ from lightning_diffaug.naming import build
 from lightning_diffaug.refill.fill_slot import fill_slot
 from lightning_diffaug.refill.in_process import NoRefill
 from lightning_diffaug.refill.job import Job
+from lightning_diffaug.snapshot import Snapshot
 
 SHAPE = (1, 4, 4)
 
@@ -30,6 +33,32 @@ class Noise:
         return torch.stack(
             [torch.rand(*self.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in seeds]
         )
+
+
+class Fitted(Noise):
+    """`Noise` that is fitted first: the fit writes down which images and labels it was shown."""
+
+    def fit_key(self) -> dict[str, Any]:
+        return {"shape": self.shape}
+
+    def sample_key(self) -> dict[str, Any]:
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        return {"shape": self.shape}
+
+    def fit(self, snapshot: Snapshot, folder: Path, progress: Callable[[int, int], None]) -> None:
+        assert snapshot.labels is not None
+        seen = {
+            "images": sorted(snapshot.raw("image").flatten(1).float().mean(1).tolist()),
+            "labels": snapshot.labels.tolist(),
+        }
+        (folder / "seen.json").write_text(json.dumps(seen))
+        save_file({"weight": torch.zeros(1)}, folder / "weights.safetensors")
+        progress(1, 1)
+
+    def load(self, folder: Path) -> None:
+        assert (folder / "weights.safetensors").is_file()
 
 
 class Images(Dataset[Any]):
@@ -72,16 +101,16 @@ class RealModule(LightningDataModule):
         self.loader = {"shuffle": True, **loader}
 
     def train_dataloader(self) -> Any:
-        return DataLoader(self.train, self.batch_size, **self.loader)
+        return DataLoader(self.train, batch_size=self.batch_size, **self.loader)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(Images(8, offset=100), self.batch_size)
+        return DataLoader(Images(8, offset=100), batch_size=self.batch_size)
 
     def test_dataloader(self) -> Any:
-        return DataLoader(Images(8, offset=150), self.batch_size)
+        return DataLoader(Images(8, offset=150), batch_size=self.batch_size)
 
     def predict_dataloader(self) -> Any:
-        return DataLoader(Images(8, offset=200), self.batch_size)
+        return DataLoader(Images(8, offset=200), batch_size=self.batch_size)
 
 
 def snapshot_of(batch: Any) -> Any:
