@@ -90,7 +90,13 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
     elif dataclasses.is_dataclass(target):
         arguments = {field.name: getattr(target, field.name) for field in dataclasses.fields(target) if field.init}
     else:
-        parameters = inspect.signature(type(target)).parameters.values()
+        try:
+            parameters = inspect.signature(type(target)).parameters.values()
+        except ValueError:  # a type of C, such as functools.partial
+            raise ConfigurationError(
+                f"{what} is a {path}, which does not say what it is made of, so the refill process cannot make it again. "
+                f"{_HOW}"
+            ) from None
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         missing = [p.name for p in parameters if p.kind in kinds or not hasattr(target, p.name)]
         if missing:

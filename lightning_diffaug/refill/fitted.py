@@ -168,6 +168,6 @@ def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[i
 def remove_unfinished(cache_dir: Path) -> None:
     """Removes the folders of fits whose process was killed on this machine."""
     for part in (cache_dir / "generators").glob(f"{_PART}*"):
-        machine, pid, _ = part.name.removeprefix(_PART).split("-", 2)
-        if surely_dead(machine, int(pid)):
+        machine, pid = [*part.name.removeprefix(_PART).split("-"), ""][:2]
+        if pid.isdigit() and surely_dead(machine, int(pid)):
             shutil.rmtree(part, ignore_errors=True)

@@ -214,8 +214,9 @@ class WindowSupply:
         wanted = [k for k in slots if pool.has(k)]
         for _ in range(len(wanted) + 1):
             try:
-                self.segments = self._cache.gather(pool, wanted)
-                self._cache.prune(self.segments)
+                segments = self._cache.gather(pool, wanted)
+                self._cache.prune(segments)
+                self.segments = [segment for segment in segments if len(segment.slot)]  # all rejected: nothing to read
                 return wanted
             except UnavailableSlotsError as error:
                 wanted = [k for k in wanted if k not in error.damaged and k not in error.missing]

@@ -1,0 +1,235 @@
+"""P3 and P6 at the freeze: what is short is decided by ``when_short`` and said; a damaged slot is never read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refill_toys import SLOT, Faulty, Steady, job_for
+
+from lightning_diffaug.errors import ShortWindowError
+from lightning_diffaug.pool import EpochCache, SyntheticPool
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.status import Status
+from lightning_diffaug.refill.supply import Request, WindowSupply
+
+
+class Hand:
+    """A refill by hand: `makes` slots come at the next poll after `need`."""
+
+    def __init__(self, root: Path, generator: Any = None, makes: Any = ()) -> None:
+        self.generator = generator or Steady()
+        self.job = job_for(self.generator, root)
+        self.live = self.job.create_pool(self.generator, None)
+        self.recipe = self.job.recipe(self.generator)
+        self.makes = list(makes)
+        self.needed: list[tuple[int, int]] = []
+        self.gave_up = ""
+        self.status = Status(phase="fill")
+        self.known = True
+        self.polls = 0
+        self.closed = 0
+
+    def pool(self) -> SyntheticPool | None:
+        return self.live if self.known else None
+
+    def need(self, first: int, stop: int) -> None:
+        self.needed.append((first, stop))
+
+    def publish(self, *slots: int) -> None:
+        for k in slots:
+            self.live.publish(k, fill_slot(k, self.recipe))
+
+    def poll(self) -> None:
+        self.polls += 1
+        first, stop = self.needed[-1] if self.needed else (0, 0)
+        self.publish(*[k for k in self.makes if first <= k < stop and not self.live.has(k)])
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def _supply(hand: Hand, root: Path, when_short: Any = "reuse", timeout: float = 0.3, **changes: Any) -> WindowSupply:
+    return WindowSupply(hand, EpochCache(root / "cache"), "run", True, when_short, timeout, False, **changes)
+
+
+def _request(slots: range, synthetic: Any = (4, 2, 2)) -> Request:
+    return Request(slots, slots.stop + 1, np.array(synthetic))
+
+
+def _slots(supply: WindowSupply) -> list[int]:
+    return sorted({int(k) for segment in supply.segments for k in segment.slot})
+
+
+def test_the_first_window_is_waited_for(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(9))
+    supply = _supply(hand, tmp_path, timeout=30)
+    window = supply.freeze(_request(range(0, 3)))
+    assert (window.slots, window.short, window.available) == ([0, 1, 2], "", [1.0, 1.0, 1.0])
+    assert _slots(supply) == [0, 1, 2]
+    assert hand.needed == [(0, 4)]
+    supply.close()
+    assert hand.closed == 1
+    assert not (tmp_path / "cache").exists()
+    assert hand.live.live_leases() == []
+
+
+def test_an_epoch_that_asks_for_nothing_asks_the_pool_for_nothing(tmp_path: Path) -> None:
+    hand = Hand(tmp_path)
+    window = _supply(hand, tmp_path).freeze(_request(range(3), (0, 0, 0)))
+    assert (window.slots, window.available, hand.needed) == ([], [1.0] * 3, [])
+
+
+@pytest.mark.parametrize("when_short", ["reuse", "wait", "real", "error"])
+def test_when_short_decides(tmp_path: Path, when_short: str, caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand(tmp_path, makes=range(2))
+    supply = _supply(hand, tmp_path, when_short, timeout=0.4)
+    supply.freeze(_request(range(0, 2)))
+    if when_short == "error":
+        with pytest.raises(ShortWindowError, match=r"data\.when_short"):
+            supply.freeze(_request(range(1, 3)))
+        return
+    started = time.monotonic()
+    window = supply.freeze(_request(range(1, 3)))
+    assert (time.monotonic() - started > 0.4) == (when_short == "wait")
+    assert "1 of the window's 2 slots" in window.short
+    if when_short == "real":
+        assert window.slots == [1]
+        assert window.available == [0.5] * 3
+    else:
+        assert window.slots == [0, 1], "the last complete one"
+        assert window.available == [1.0] * 3
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    supply.freeze(_request(range(1, 3)))
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1, "said once"
+    supply.close()
+
+
+@pytest.mark.parametrize("when_short", ["reuse", "wait", "real"])
+def test_an_empty_first_window_is_real(tmp_path: Path, when_short: str) -> None:
+    hand = Hand(tmp_path)
+    supply = _supply(hand, tmp_path, when_short)
+    window = supply.freeze(_request(range(0, 2)))
+    assert window.slots == []
+    assert window.available == [0.0] * 3
+    assert window.short
+    supply.close()
+
+
+def test_a_supervisor_that_gave_up_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand(tmp_path)
+    hand.gave_up, hand.known = "it is broken for good", False
+    supply = _supply(hand, tmp_path, timeout=60)
+    started = time.monotonic()
+    assert supply.freeze(_request(range(0, 2))).slots == []
+    assert time.monotonic() - started < 5
+    assert "it is broken for good" in caplog.text
+    supply.close()
+
+
+def test_a_fit_is_not_the_pools_delay_but_starting_is(tmp_path: Path) -> None:
+    class Fitting(Hand):
+        def poll(self) -> None:
+            super().poll()
+            if self.polls == 20:
+                self.status = Status(phase="fill")
+                self.known = True
+
+    hand = Fitting(tmp_path, makes=range(9))
+    hand.known, hand.status = False, Status(phase="fit", step=1, total=9)
+    supply = _supply(hand, tmp_path, timeout=0.2)
+    assert supply.freeze(_request(range(0, 2))).slots == [0, 1]
+    supply.close()
+    slow = Hand(tmp_path / "slow")
+    slow.known, slow.status = False, Status(phase="starting")
+    started = time.monotonic()
+    _supply(slow, tmp_path / "slow", timeout=0.3).freeze(_request(range(0, 2)))
+    assert time.monotonic() - started < 5
+
+
+def test_a_class_without_rows_is_real_and_counted_as_short(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(9))
+    only = [i % 2 for i in range(SLOT)]
+    hand.recipe = hand.job.recipe(hand.generator)
+    object.__setattr__(hand.recipe, "planner", type("P", (), {"plan": lambda self, slot, rows: {"label": only}})())
+    supply = _supply(hand, tmp_path, timeout=30)
+    window = supply.freeze(_request(range(0, 2)))
+    assert window.available == [1.0, 1.0, 0.0]
+    assert "no sample of 1 of the classes" in window.short
+    assert supply.freeze(_request(range(0, 2), (4, 4, 0))).available == [1.0, 1.0, 1.0]
+    supply.close()
+
+
+def test_a_pool_of_rejected_samples_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand(tmp_path, Faulty("nan"), makes=range(9))
+    hand.status = Status(phase="fill", generated=64, rejections={"finite": 64})
+    supply = _supply(hand, tmp_path, timeout=30)
+    assert supply.freeze(_request(range(0, 2))).available == [0.0] * 3
+    assert "every sample was rejected (finite 64)" in caplog.text
+    supply.close()
+
+
+def _damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "flipped":
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "pickle":
+        path.write_bytes(b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.")
+    else:
+        path.write_bytes(b"a text of another program\n" * 40)
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "pickle", "foreign"])
+def test_a_damaged_slot_is_set_aside_and_never_read(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand(tmp_path, makes=range(4))
+    good = fill_slot(2, hand.recipe).content
+    supply = _supply(hand, tmp_path, timeout=0.3)
+    supply.freeze(_request(range(0, 2)))
+    hand.publish(2)
+    _damage(hand.live.path(2), how)
+    hand.makes = []
+    window = supply.freeze(_request(range(1, 3)))
+    assert window.slots == [0, 1]
+    assert window.short
+    assert _slots(supply) == [0, 1]
+    assert "damaged" in caplog.text
+    assert len(list((hand.live.folder / "damaged").iterdir())) == 1, "set aside, not deleted"
+    hand.publish(2)
+    assert supply.freeze(_request(range(1, 3))).slots == [1, 2]
+    assert hand.live.read(2).content == good
+    supply.close()
+
+
+def test_damage_to_the_first_window_is_waited_for(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(4))
+    hand.publish(0, 1)
+    _damage(hand.live.path(1), "flipped")
+    supply = _supply(hand, tmp_path, timeout=30)
+    window = supply.freeze(_request(range(0, 2)))
+    assert (window.slots, window.short) == ([0, 1], "")
+    supply.close()
+
+
+def test_a_lease_is_held_from_the_first_slot_needed_and_written_once_a_wait(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(9))
+    supply = _supply(hand, tmp_path, timeout=30)
+    supply.freeze(_request(range(3, 5)))
+    (lease,) = hand.live.live_leases()
+    assert lease.window == range(3, 5)
+    before = (hand.live.folder / "leases" / "run.json").stat().st_mtime_ns
+    supply.poll()
+    supply.poll()
+    assert (hand.live.folder / "leases" / "run.json").stat().st_mtime_ns - before < 10**9
+    supply.close()
+    supply.close()
+    assert hand.live.live_leases() == []
