@@ -30,7 +30,7 @@ class RandomAffine:
     scale: float = 0.1
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Transforms ``x`` (n, C, H, W) float32; `rng` is a CPU generator."""
+        """Transforms ``x`` (n, C, H, W) float32 in [-1, 1]; `rng` is a CPU generator."""
         if self.p == 0.0 or not len(x):
             return x
         n, _, height, width = x.shape
@@ -51,5 +51,7 @@ class RandomAffine:
             1,
         ).to(x.device)
         grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-        moved = functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        # Bilinear interpolation blurs small images, and the denoiser would learn the blur. Bicubic overshoots.
+        moved = functional.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        moved = moved.clamp(-1.0, 1.0)
         return torch.where(active.to(x.device)[:, None, None, None], moved, x)

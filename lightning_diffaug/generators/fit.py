@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIT_VERSION = 1
+FIT_VERSION = 2
 """Raised with every change that makes other weights from the same settings; part of the fit's fingerprint."""
 
 _LONG_FIT_SECONDS = 600.0
