@@ -1,0 +1,252 @@
+"""Every choice of ``conf/`` composes and can be built, and what is wrong is said with the key that is wrong."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.experiment import build
+from lightning_diffaug.paths import config_dir
+
+CONF = config_dir()
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "experiment")
+)
+EXPERIMENTS = sorted(
+    str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.rglob("experiment/**/*.yaml")
+)
+# Without a meaning where `real` is a LightningDataModule, which it is on the command line; and the parts themselves.
+NOT_OF_THE_COMMAND_LINE = {"real", "generator", "labels", "val", "test", "batch_size", "num_workers"}
+# What a choice asks for besides, on a machine without a GPU.
+NEEDED = {
+    "generator=none": ["data.synthetic_fraction=0"],
+    "real=image_folder": ["real.root=somewhere"],
+    "trainer=gpu": ["trainer.accelerator=cpu"],
+    "trainer=ddp": ["trainer.devices=1"],
+}
+
+
+def _compose(*overrides: str, root: Path | None = None) -> DictConfig:
+    """What ``train.py`` composes; with `root` for its files it can be resolved and built."""
+    GlobalHydra.instance().clear()
+    files = [] if root is None else [f"paths.output_dir={root}", f"paths.cache_dir={root / 'cache'}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*overrides, *files])
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes_and_can_be_built(choice: str, tmp_path: Path) -> None:
+    """Choices that want a file, a download or a package of their own are composed and resolved only."""
+    config = _compose(choice, *NEEDED.get(choice, []), root=tmp_path)
+    assert _plain(config)["seed"] == 0
+    if not choice.startswith(("real=", "logger=tensorboard")) or choice == "real=digits":
+        build(config)
+    assert not (tmp_path / "cache").exists(), "nothing is made before training starts"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_opens_with_its_command(name: str, tmp_path: Path) -> None:
+    first, second, *_ = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert first == "# @package _global_"
+    assert second.startswith("# python train.py ")
+    assert f"experiment={name}" in second
+    build(_compose(f"experiment={name}", root=tmp_path))
+
+
+def test_the_comparison_sweeps_all_arms_over_five_seeds() -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["experiment=comparison"], return_hydra_config=True)
+    params = config.hydra.sweeper.params
+    assert sorted(params.arm.split(",")) == sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
+    assert params.seed == "range(5)"
+
+
+@pytest.mark.parametrize(
+    ("arm", "fraction", "balance", "augmented", "mixup", "loss"),
+    [
+        ("oversampling", 0, "classes", False, 0.0, "cross_entropy"),
+        ("classical", 0, "classes", True, 0.0, "cross_entropy"),
+        ("classical_mixup", 0, "classes", True, 0.2, "cross_entropy"),
+        ("logit_adjusted", 0, "none", True, 0.0, "logit_adjusted"),
+        ("mixed", 0.25, "classes", True, 0.0, "cross_entropy"),
+    ],
+)
+def test_each_arm_is_what_its_name_says(
+    arm: str, fraction: float, balance: str, augmented: bool, mixup: float, loss: str
+) -> None:
+    config = _compose(f"arm={arm}")
+    assert config.arm_name == arm
+    assert (config.data.synthetic_fraction, config.data.balance) == (fraction, balance)
+    assert (config.real.augment is not None, config.model.mixup_alpha) == (augmented, mixup)
+    assert config.model.loss == loss
+
+
+def test_arms_differ_in_nothing_else() -> None:
+    """Steps, batches, learner, real data and seeds are equal, or it would be no comparison."""
+    own = {"arm_name", "data", "real.augment", "model.mixup_alpha", "model.loss"}
+    plains = []
+    for path in (CONF / "arm").glob("*.yaml"):
+        config = _compose(f"arm={path.stem}", root=Path("somewhere"))
+        for key in own:
+            OmegaConf.update(config, key, None)
+        plains.append(_plain(config))
+    assert all(plain == plains[0] for plain in plains)
+
+
+def test_the_default_arm_is_the_default_run() -> None:
+    run, mixed = _compose(root=Path("somewhere")), _compose("arm=mixed", root=Path("somewhere"))
+    run.arm_name = "mixed"
+    assert _plain(run) == _plain(mixed)
+
+
+def test_every_setting_of_the_datamodule_can_be_set_without_a_plus() -> None:
+    settings = set(inspect.signature(DiffAugDataModule.__init__).parameters) - {"self"} - NOT_OF_THE_COMMAND_LINE
+    assert set(_compose().data) - {"_target_"} == settings
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        choice
+        for choice in CHOICES
+        if choice.startswith(("real=", "model=", "data=")) or choice == "generator=diffusion"
+    ],
+)
+def test_configured_keys_are_arguments_of_what_they_build(group: str) -> None:
+    node = _compose(group)[group.partition("=")[0]]
+    target = get_class(node._target_)
+    known = {
+        name
+        for of_class in target.__mro__
+        if "__init__" in vars(of_class)
+        for name in inspect.signature(vars(of_class)["__init__"]).parameters
+    }
+    assert set(node) - {"_target_"} <= known
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.synthetic_fractoin=0.5", "data.synthetic_fractoin"),
+        ("reel=digits", "reel"),
+        ("sead=1", "sead"),
+        ("real.shotz=1", "real.shotz"),
+        ("generator.fit.stepz=1", "generator.fit.stepz"),
+        ("trainer.max_epoch=1", "trainer.max_epoch"),
+        ("refill.nise=1", "refill.nise"),
+    ],
+)
+def test_a_wrong_key_is_refused_by_its_name(override: str, key: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=key):
+        _compose(override)
+
+
+@pytest.mark.parametrize("choice", ["real=digitz", "augment=randaugment", "arm=best", "experiment=unknown"])
+def test_an_unknown_choice_is_refused_with_those_that_exist(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    with pytest.raises((MissingConfigException, ConfigCompositionException), match=f"{group}.*{name}") as error:
+        _compose(choice)
+    assert all(path.stem in str(error.value) for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def default() -> DictConfig:
+    return _compose(root=Path("replaced"))
+
+
+def _with(default: DictConfig, key: str, value: Any, root: Path) -> DictConfig:
+    """The default configuration with one other value, as an override gives it."""
+    config = copy.deepcopy(default)
+    files = {"paths.output_dir": str(root), "paths.cache_dir": str(root / "cache")}
+    for name, given in {**files, key: value}.items():
+        OmegaConf.update(config, name, given, merge=False, force_add=True)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.synthetic_fraction", 1.5),
+        ("data.synthetic_fraction", -0.1),
+        ("data.synthetic_fraction", "half"),
+        ("data.synthetic_fraction", {"name": "parabola"}),
+        ("data.mode", "prepend"),
+        ("data.reuse", 0.5),
+        ("data.window", 0),
+        ("data.slot_size", 0),
+        ("data.capacity", 1),
+        ("data.when_short", "cry"),
+        ("refill.ahead", -1),
+        ("refill.nice", -50),
+        ("refill.threads", 0),
+        ("refill.nise", 1),
+        ("generator.scheduler", "fast"),
+        ("generator.num_inference_steps", 0),
+        ("generator.guidance_scale", -1),
+        ("generator.strength", 2),
+        ("generator.batch_size", 0),
+        ("generator.fit.steps", 0),
+        ("generator.fit.lr", -1),
+        ("generator.fit.stepz", 1),
+        ("real.shots", 0),
+        ("real.rare_classes", 11),
+        ("real.rare_shots", 0),
+        ("real.batch_size", 0),
+        ("model.width", 0),
+        ("model.lr", 0),
+        ("model.mixup_alpha", -1),
+        ("model.loss", "hinge"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_before_anything_runs(
+    key: str, value: Any, default: DictConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        build(_with(default, key, value, tmp_path))
+    assert key in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.balance", "perfect"),
+        ("data.allocation", "mine"),
+        ("data.allocation", {"eleven": 1.0}),
+        ("data.max_class_share", 1.5),
+        ("data.planner", "best"),
+        ("data.snapshot_limit", -1),
+    ],
+)
+def test_a_value_that_does_not_fit_the_data_is_refused_with_its_key_before_a_fit(
+    key: str, value: Any, default: DictConfig, tmp_path: Path
+) -> None:
+    data = build(_with(default, key, value, tmp_path)).data
+    data.setup("fit")
+    try:
+        with pytest.raises(ConfigurationError) as error:
+            data.train_dataloader()
+    finally:
+        data.close()
+    assert key in str(error.value)
+    assert not (tmp_path / "cache" / "generators").exists()
