@@ -138,7 +138,8 @@ class RealTraining:
         """Training samples of each class; [n] without labels."""
         if self.class_index is None:
             return [self.length]
-        return np.bincount(self.class_index, minlength=len(self.class_names)).tolist()
+        counts: list[int] = np.bincount(self.class_index, minlength=len(self.class_names)).tolist()
+        return counts
 
     @property
     def mixed_classes(self) -> tuple[str, ...]:

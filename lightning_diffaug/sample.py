@@ -122,6 +122,12 @@ def _image_layout(leaf: Any) -> str:
     return ""
 
 
+def _as_tensor(leaf: Any) -> Tensor:
+    if isinstance(leaf, np.ndarray):
+        leaf = np.array(leaf)  # a copy: arrays may be read-only, or reversed by a negative stride
+    return torch.as_tensor(leaf).as_subclass(Tensor)
+
+
 def leaf_to_tensor(leaf: Any, spec: FieldSpec) -> Tensor:
     """The stored form of a leaf: a tensor of ``spec.shape`` (channels-first for images).
 
@@ -137,7 +143,7 @@ def leaf_to_tensor(leaf: Any, spec: FieldSpec) -> Tensor:
         tensor = torch.from_numpy(np.array(leaf, dtype=np.uint8))
         tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     else:
-        tensor = torch.as_tensor(leaf).as_subclass(Tensor)
+        tensor = _as_tensor(leaf)
         if spec.layout == "hwc":
             tensor = tensor.permute(2, 0, 1)
         elif spec.layout == "hw":
@@ -180,10 +186,16 @@ def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
                 "give it a value with fill={...}."
             )
         kind = "scalar"
-    tensor = torch.as_tensor(leaf)
+    tensor = _as_tensor(leaf)
     dims = tuple(tensor.shape)
     dims = {"hwc": dims[-1:] + dims[:-1], "hw": (1, *dims)}.get(layout, dims)
     low, high = (0.0, 255.0) if tensor.dtype == torch.uint8 else (0.0, 1.0)
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise SampleStructureError(
+            f"field {path!r} is of dtype {tensor.dtype}, and generators make continuous values: uint8 or floating point. "
+            "Let the dataset convert it (give the result as raw= where the training transform does), or leave it out of "
+            "fields= and give it a value with fill={...}."
+        )
     return FieldSpec(name, path, kind, str(tensor.dtype).removeprefix("torch."), dims, low, high, layout)
 
 

@@ -125,6 +125,11 @@ def loader_facts(loader: Any) -> LoaderFacts:
 # Samples without transform --------------------------------------------------------------------------
 
 
+def _untransformed(*args: Any, **kwargs: Any) -> Any:
+    """Stands for a transform that is off; datasets that call theirs without asking whether there is one need it."""
+    return kwargs or (args[0] if len(args) == 1 else args)
+
+
 def raw_view(dataset: Dataset[Any]) -> Dataset[Any]:
     """A shallow copy of a dataset (through Subset and ConcatDataset) whose transforms are off."""
     view = copy.copy(dataset)
@@ -135,7 +140,7 @@ def raw_view(dataset: Dataset[Any]) -> Dataset[Any]:
     else:
         for name in _TRANSFORMS:
             if callable(getattr(view, name, None)):
-                setattr(view, name, None)
+                setattr(view, name, _untransformed)
     return view
 
 
@@ -249,17 +254,17 @@ def find_transform(
     elif of_label is not None:
         candidates += [SampleTransform(of_label=of_label, label_path=label_path)]
     with untouched_rng():
+        if _varies(raw):
+            raise SampleStructureError(
+                "the same index of the training data gives different samples though their transform is off, so they "
+                "are augmented inside __getitem__, where that cannot be taken off: the pool would hold augmented samples. "
+                "Give raw=<the dataset without augmentation> and synthetic_transform=."
+            )
         wanted, sample = signature(dataset[0]), raw[0]
         fitting = [c for c in candidates if _applied(c, sample) == wanted]
         if fitting:
             return fitting[0]
         if not candidates and signature(sample) == wanted:
-            if _varies(dataset):
-                raise SampleStructureError(
-                    "the same index of the training data gives different samples, so it augments inside __getitem__, "
-                    "where the augmentation cannot be taken off: the pool would hold augmented samples. Give "
-                    "raw=<the dataset without augmentation> and synthetic_transform=."
-                )
             return SampleTransform()
     raise SampleStructureError(
         "the training data's transform was found, but neither transform(image) nor transform(sample) turns\n"
@@ -271,7 +276,7 @@ def find_transform(
 def _varies(dataset: Dataset[Any]) -> bool:
     """Whether one index gives different values under different random states."""
     seen = []
-    for seed in (0, 1, 2):
+    for seed in range(8):  # a flip of one image in two is missed once in 128 times
         torch.manual_seed(seed)
         np.random.seed(seed)
         import random
