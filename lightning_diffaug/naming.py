@@ -94,8 +94,8 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
             parameters = inspect.signature(type(target)).parameters.values()
         except ValueError:  # a type of C, such as functools.partial
             raise ConfigurationError(
-                f"{what} is a {path}, which does not say what it is made of, so the refill process cannot make it again. "
-                f"{_HOW}"
+                f"{what} is a {path}, which does not say what it is made of, so the refill process cannot make it "
+                f"again. {_HOW}"
             ) from None
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         missing = [p.name for p in parameters if p.kind in kinds or not hasattr(target, p.name)]

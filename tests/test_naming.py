@@ -1,4 +1,4 @@
-"""P7: objects cross to another process as import paths and plain values; what cannot be named says how to make it so."""
+"""P7: objects cross to another process as import paths and plain values; the error for others says how."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,8 +29,8 @@ def main() -> int:
     reporter = Reporter(Path(job.run_dir) / STATUS)
     try:
         work(job, reporter)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:  # SIGTERM; what was half done is removed by now, and nobody waits for the rest
+        os._exit(128 + signal.SIGTERM)
     except Exception as error:
         logging.exception("the refill ends")
         reporter.status.failure = f"{type(error).__name__}: {error}"

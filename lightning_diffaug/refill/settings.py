@@ -56,8 +56,8 @@ class RefillSettings:
             raise ConfigurationError(f"refill.nice={self.nice} is above 19, the lowest priority. Set refill.nice=19.")
         if not self.hang_timeout > 0 or not self.backoff >= 0:
             raise ConfigurationError(
-                f"refill.hang_timeout={self.hang_timeout} has to be above 0 and refill.backoff={self.backoff} not below "
-                "0: both are seconds. Set them so."
+                f"refill.hang_timeout={self.hang_timeout} is not above 0 or refill.backoff={self.backoff} below 0: both "
+                "are seconds. Set them so."
             )
 
     @classmethod

@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -106,11 +107,23 @@ class Faulty:
 class FullDisk:
     """Its process can write no file above `limit` bytes, like one on a full disk; the samples are good."""
 
-    def __init__(self, limit: int = 2000) -> None:
+    def __init__(self, limit: int = 1200) -> None:
         self.limit = limit
 
     def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.RLIM_INFINITY))
+        return drawn(condition, seeds)
+
+
+class Server:
+    """Starts a process of its own, as one that talks to a local server does; its id goes to `pid_file`."""
+
+    def __init__(self, pid_file: str) -> None:
+        self.pid_file = pid_file
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        if not Path(self.pid_file).exists():
+            Path(self.pid_file).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
         return drawn(condition, seeds)
 
 
@@ -168,7 +181,7 @@ def snapshot(n: int = 12) -> Snapshot:
     return Snapshot(SPEC, {"image": images, "label": torch.arange(n) % 3}, CLASSES, (0, 1, 2))
 
 
-def job_for(generator: Any, root: Path, **changes: Any) -> Job:
+def job_for(generator: Any, root: Path, /, **changes: Any) -> Job:
     """A job that fills slots of `SLOT` rows under ``root``."""
     run_dir = root / "runs" / f"run-{machine_id()}-{os.getpid()}"
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -235,3 +248,13 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
         time.sleep(0.02)
     return value
+
+
+def watched(refill: Any, condition: Callable[[], Any], seconds: float = 90.0) -> Any:
+    """Waits for a condition as training does: polls the refill."""
+
+    def look() -> Any:
+        refill.poll()
+        return condition()
+
+    return until(look, seconds)

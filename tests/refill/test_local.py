@@ -1,0 +1,227 @@
+"""P4 and P8: the refill process is a good neighbour, is restarted within bounds, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from refill_toys import SLOT, Faulty, Fitted, FullDisk, Server, Steady, job_for, watched
+
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.local import LocalRefill
+
+Start = Callable[..., LocalRefill]
+
+
+def _pool(refill: LocalRefill) -> Any:
+    return watched(refill, refill.pool)
+
+
+def _filled(refill: LocalRefill, *slots: int) -> Any:
+    pool = _pool(refill)
+    watched(refill, lambda: all(pool.has(k) for k in slots))
+    return pool
+
+
+def _said(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    return sum(words in record.getMessage() for record in caplog.records)
+
+
+def test_makes_what_is_needed_and_a_bound_more_then_sleeps(tmp_path: Path, start: Start) -> None:
+    refill = start(Steady(), {"nice": 19})
+    refill.need(0, 3)
+    pool = _filled(refill, *range(5))
+    process = psutil.Process(refill.pid)
+    watched(refill, lambda: refill.status.phase == "idle")
+    spent = process.cpu_times()
+    time.sleep(1.5)
+    refill.poll()
+    assert pool.slots() == [0, 1, 2, 3, 4], "three needed and two ahead, no more"
+    now = process.cpu_times()
+    assert now.user + now.system - spent.user - spent.system < 0.5, "it sleeps"
+
+    # Its manners.
+    assert process.nice() == 19
+    assert process.num_threads() <= 4
+    assert os.getsid(process.pid) != os.getsid(0)
+    process.send_signal(signal.SIGINT)
+
+    # A slot that was deleted is made again, bit for bit, and the window moves on.
+    before = pool.read(1)
+    pool.path(1).unlink()
+    refill.need(1, 4)
+    pool = _filled(refill, 1, 5)
+    after = pool.read(1)
+    assert after.content == before.content == fill_slot(1, job_for(Steady(), tmp_path).recipe(Steady())).content
+    assert all(torch.equal(after.fields[name], before.fields[name]) for name in before.fields)
+    assert process.is_running(), "Ctrl-C is for the trainer"
+    assert refill.status.generated == 7 * SLOT
+
+    refill.close()
+    refill.close()
+    assert not process.is_running()
+    assert refill.status.generated == 7 * SLOT, "what was counted stays to be read"
+    assert not list((tmp_path / "runs").iterdir())
+    assert not list(pool.folder.rglob(".tmp-*"))
+    assert pool.claims() == {}
+
+
+@pytest.mark.faults
+def test_kill_9_is_followed_by_a_restart_that_goes_on_where_it_was(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    refill = start(Steady(0.2), max_restarts=1)
+    refill.need(0, 40)
+    for killed in range(2):  # two kills and one restart in a row allowed: slots made in between count as success
+        pool = _filled(refill, 3 * killed)
+        first = refill.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        watched(refill, lambda first=first: refill.pid not in (None, first))
+        assert refill.gave_up == ""
+    pool = _filled(refill, 8)
+    assert pool.verify() == {}
+    assert all(pool.read(k).n == SLOT for k in pool.slots())
+    assert _said(caplog, "signal SIGKILL") == 2
+    refill.close()
+    assert not list(pool.folder.rglob(".tmp-*"))
+
+
+@pytest.mark.faults
+def test_a_generator_that_always_raises_is_given_up_and_publishes_nothing(
+    tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    refill = start(Faulty("raise"), max_restarts=1, backoff=0.5)
+    refill.need(0, 3)
+    pids: dict[int | None, float] = {}
+    watched(refill, lambda: pids.setdefault(refill.pid, time.monotonic()) and refill.gave_up)
+    assert len([pid for pid in pids if pid is not None]) == 2, "one restart"
+    assert "the toy is broken" in refill.gave_up
+    assert refill.pool().slots() == []  # type: ignore[union-attr]
+    for _ in range(5):
+        time.sleep(0.25)
+        refill.poll()
+    assert refill.pid is None
+    assert _said(caplog, "Training goes on") == 1
+    assert _said(caplog, "restart 1 of at most 1 in 0.5 s") == 1
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", ["sleep", "native"])
+def test_a_generator_that_hangs_is_noticed_and_ended(start: Start, how: str) -> None:
+    refill = start(Faulty(how), hang_timeout=1.0, max_restarts=0)
+    refill.need(0, 3)
+    _pool(refill)
+    watched(refill, lambda: refill.status.trying is not None)
+    pid, hung = refill.pid, time.monotonic()
+    watched(refill, lambda: refill.gave_up)
+    assert 0.5 < time.monotonic() - hung < 20
+    assert "no progress" in refill.gave_up
+    assert "refill.hang_timeout" in refill.gave_up
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.faults
+def test_a_process_that_hangs_in_native_code_is_ended_by_close(start: Start) -> None:
+    refill = start(Faulty("native"))
+    refill.need(0, 3)
+    watched(refill, lambda: refill.status.trying is not None)
+    pid, began = refill.pid, time.monotonic()
+    assert pid is not None
+    refill.close()
+    assert time.monotonic() - began < 10
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.faults
+def test_a_slow_generator_gets_through(start: Start) -> None:
+    refill = start(Steady(2.0), hang_timeout=0.8, max_restarts=3)
+    refill.need(0, 1)
+    pool = _filled(refill, 0, 1)
+    assert refill.gave_up == ""
+    assert pool.read(0).n == SLOT
+
+
+@pytest.mark.faults
+def test_a_slot_that_ends_the_process_is_left_empty_and_blocks_nothing(start: Start) -> None:
+    refill = start(Faulty("quit", [1]), max_restarts=2, backoff=0.0)
+    refill.need(0, 3)
+    pool = _filled(refill, 0, 1, 2, 3, 4)
+    assert [pool.read(k).n for k in range(5)] == [SLOT, 0, SLOT, SLOT, SLOT]
+    assert "ended while" in pool.read(1).rejected[0]["reason"]
+    assert refill.gave_up == ""
+
+
+@pytest.mark.faults
+def test_what_the_process_cannot_import_is_given_up_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    here_only = types.ModuleType("here_only")  # as a test or a plug-in loaded by its file is
+    here_only.Generator = type("Generator", (Steady,), {"__module__": "here_only"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "here_only", here_only)
+    refill = start(here_only.Generator(), max_restarts=5)
+    began = time.monotonic()
+    watched(refill, lambda: refill.gave_up)
+    assert "here_only.Generator cannot be imported" in refill.gave_up
+    assert time.monotonic() - began < 60
+    assert "a restart would not help" in refill.gave_up
+
+
+@pytest.mark.faults
+def test_a_fit_that_fails_is_given_up_with_its_reason(start: Start) -> None:
+    refill = start(Fitted(broken=True), max_restarts=0)
+    watched(refill, lambda: refill.gave_up)
+    assert "the loss is not finite" in refill.gave_up
+    assert refill.pool() is None
+
+
+@pytest.mark.faults
+def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, start: Start) -> None:
+    refill = start(FullDisk(), max_restarts=0)
+    pool = _pool(refill)
+    refill.need(0, 3)
+    watched(refill, lambda: refill.gave_up)
+    assert "exit code 3" in refill.gave_up
+    assert str(tmp_path) in refill.gave_up
+    assert "larger than this file system or process may write" in refill.gave_up
+    assert "paths.cache_dir" in refill.gave_up
+    refill.close()
+    assert pool.slots() == []
+    assert not list(pool.folder.rglob(".tmp-*"))
+
+
+@pytest.mark.faults
+def test_a_process_started_from_another_thread_outlives_that_thread(start: Start) -> None:
+    began: list[LocalRefill] = []
+    thread = threading.Thread(target=lambda: began.append(start(Steady())))
+    thread.start()
+    thread.join()
+    (refill,) = began
+    refill.need(0, 1)
+    _filled(refill, 0)
+    assert refill.gave_up == ""
+
+
+@pytest.mark.faults
+def test_what_the_generator_itself_started_is_ended_too(tmp_path: Path, start: Start) -> None:
+    refill = start(Server(str(tmp_path / "helper.pid")))
+    refill.need(0, 1)
+    _filled(refill, 0)
+    helper = int((tmp_path / "helper.pid").read_text())
+    assert psutil.pid_exists(helper)
+    refill.close()
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(helper) and psutil.Process(helper).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
