@@ -80,11 +80,13 @@ def test_failed_stopped_and_damaged_runs_are_listed_with_their_reason(tmp_path: 
     assert "config.yaml" in failed["4"].error
 
 
-def test_runs_in_named_subfolders_are_found_and_the_report_is_no_run(tmp_path: Path, write_run: WriteRun) -> None:
+def test_runs_in_named_subfolders_are_found_and_nothing_else_is_a_run(tmp_path: Path, write_run: WriteRun) -> None:
     sweep = tmp_path / "sweep"
     write_run(0).rename(sweep / "x")
     (sweep / "mixed").mkdir()
     (sweep / "x").rename(sweep / "mixed" / "seed0")
+    (sweep / "mixed" / "seed0" / "adapter").mkdir()
+    (sweep / "mixed" / "seed0" / "adapter" / "config.yaml").write_text("a file of the run's own")
     (sweep / "ablation").mkdir()
     (sweep / "ablation" / "metrics.json").write_text("{}")
     found = read_sweep(sweep)
