@@ -108,8 +108,12 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
     return {"_target_": path, **{key: plain(value, f"{what}.{key}") for key, value in arguments.items()}}
 
 
-def build(named: Mapping[str, Any]) -> Any:
+def build(named: Mapping[str, Any], what: str = "generator") -> Any:
     """Makes the object that `name_of` named.
+
+    Args:
+        named: Its name.
+        what: The setting it came from, for error messages.
 
     Raises:
         ConfigurationError: Its import path leads nowhere.
@@ -119,7 +123,7 @@ def build(named: Mapping[str, Any]) -> Any:
         get_object(path)
     except Exception as error:
         raise ConfigurationError(
-            f"{path} cannot be imported ({error}), so the refill process cannot make it. It has to be in a module on "
+            f"{what}: {path} cannot be imported ({error}), so nothing can be made of it. It has to be in a module on "
             f"sys.path, at its top level. {_HOW}"
         ) from error
     return instantiate(dict(named), _convert_="all")

@@ -94,7 +94,7 @@ class RealTraining:
             is_stream = isinstance(facts.dataset, IterableDataset)
             length = _length(facts.dataset, epoch_length)
             raw_name = name_of(raw, "raw") if isinstance(raw, Mapping) else None
-            raw_data = build(raw_name) if raw_name is not None else raw
+            raw_data = build(raw_name, "raw") if raw_name is not None else raw
             if raw_data is None and not is_stream:
                 raw_data = raw_view(facts.dataset)
             _check_raw(raw_data, is_stream, length)

@@ -140,5 +140,5 @@ class Snapshot:
         if meta["source"] is not None:  # only now: an altered file must not name what is run
             from lightning_diffaug.naming import build
 
-            snapshot._source = build(meta["source"])
+            snapshot._source = build(meta["source"], "raw")
         return snapshot

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 
 from lightning_diffaug.errors import ConfigurationError, PoolError
@@ -29,8 +28,8 @@ def main() -> int:
     reporter = Reporter(Path(job.run_dir) / STATUS)
     try:
         work(job, reporter)
-    except KeyboardInterrupt:  # SIGTERM; what was half done is removed by now, and nobody waits for the rest
-        os._exit(128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGTERM
     except Exception as error:
         logging.exception("the refill ends")
         reporter.status.failure = f"{type(error).__name__}: {error}"
@@ -43,4 +42,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # what was half done is removed by now; winding up torch and the generator's threads takes seconds

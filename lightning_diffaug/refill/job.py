@@ -132,9 +132,9 @@ class Job:
     def recipe(self, generator: Any) -> Recipe:
         """The recipe of slots with the generator at hand."""
         return Recipe(
-            planner=build(self.planner),
+            planner=build(self.planner, "planner"),
             generator=generator,
-            gates=tuple(build(gate) for gate in self.gates),
+            gates=tuple(build(gate, "gates") for gate in self.gates),
             spec=SampleSpec.from_json(self.spec),
             slot_size=self.slot_size,
             pool_seed=self.pool_seed,

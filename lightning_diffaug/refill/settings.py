@@ -56,9 +56,14 @@ class RefillSettings:
             raise ConfigurationError(f"refill.nice={self.nice} is above 19, the lowest priority. Set refill.nice=19.")
         if not self.hang_timeout > 0 or not self.backoff >= 0:
             raise ConfigurationError(
-                f"refill.hang_timeout={self.hang_timeout} is not above 0 or refill.backoff={self.backoff} below 0: both "
-                "are seconds. Set them so."
+                f"refill.hang_timeout={self.hang_timeout} is not above 0, or refill.backoff={self.backoff} below 0: "
+                "both are seconds. Set them so."
             )
+
+    @property
+    def slots_ahead(self) -> int:
+        """Slots made beyond the needed ones: none with ``sync``, whose runs are the same to the last slot made."""
+        return 0 if self.mode == "sync" else self.ahead
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | RefillSettings) -> RefillSettings:

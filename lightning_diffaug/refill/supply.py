@@ -80,6 +80,8 @@ class WindowSupply:
         wait_timeout: Seconds that a first or waited-for window may take; the fit of a generator does not count.
         always_wait: Wait for every window (``refill=sync``).
         last_complete: Slots of the last complete window, from a checkpoint.
+        ahead: Slots beyond the needed ones that the refill makes: the lease keeps them, or a bounded pool would drop and
+            make them for ever.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class WindowSupply:
         wait_timeout: float,
         always_wait: bool,
         last_complete: Sequence[int] = (),
+        ahead: int = 0,
     ) -> None:
         self._refill = refill
         self._cache = cache
@@ -100,6 +103,7 @@ class WindowSupply:
         self._when_short = when_short
         self._wait_timeout = wait_timeout
         self._always_wait = always_wait
+        self._ahead = ahead
         self._first = True
         self._lease: Lease | None = None
         self._beaten = 0.0
@@ -122,18 +126,20 @@ class WindowSupply:
         Raises:
             ShortWindowError: ``when_short=error`` and something is missing.
         """
-        if not request.synthetic.any() and request.pinned is None:
-            self.segments = []
-            return FrozenWindow(available=[1.0] * len(request.synthetic))
         pinned = request.pinned
         slots: Sequence[int] = request.slots if pinned is None else pinned.slots
         first = min([*slots, request.slots.start])
-        self._refill.need(first, max([*(k + 1 for k in slots), request.next_stop]))
+        stop = max([*(k + 1 for k in slots), request.next_stop])
+        self._refill.need(first, stop)
+        needed = range(first, stop + self._ahead)
+        if not request.synthetic.any() and pinned is None:  # a later epoch may ask for some
+            self.segments = []
+            return FrozenWindow(available=[1.0] * len(request.synthetic))
         must_wait = self._first or self._always_wait or self._when_short == "wait" or pinned is not None
-        pool = self._wait(slots, must_wait, first)
+        pool = self._wait(slots, must_wait, needed)
         present = self._gather(pool, slots) if pool is not None else []
         if must_wait and pool is not None and len(present) < len(slots):  # damage shows only now
-            self._wait(slots, True, first)
+            self._wait(slots, True, needed)
             present = self._gather(pool, slots)
         self._first = False
         if pinned is not None and len(present) == len(slots):
@@ -180,7 +186,7 @@ class WindowSupply:
 
     # -- waiting and gathering
 
-    def _wait(self, slots: Sequence[int], until_complete: bool, first: int) -> SyntheticPool | None:
+    def _wait(self, slots: Sequence[int], until_complete: bool, needed: range) -> SyntheticPool | None:
         """Waits for the pool and, if asked, for the slots; returns when there is no hope as well."""
         deadline, held = time.monotonic() + self._wait_timeout, None
         with WaitDisplay(len(slots)) as display:
@@ -189,7 +195,7 @@ class WindowSupply:
                 pool = self._refill.pool()
                 if pool is not None:
                     if held is None:
-                        held = self._hold(pool, first, max(slots, default=first) + 1)
+                        held = self._hold(pool, needed)
                     there = sum(pool.has(k) for k in slots)
                     if there == len(slots) or not until_complete:
                         return pool
@@ -203,10 +209,10 @@ class WindowSupply:
                     return pool
                 time.sleep(_LOOK_SECONDS)
 
-    def _hold(self, pool: SyntheticPool, first: int, stop: int) -> Lease:
+    def _hold(self, pool: SyntheticPool, needed: range) -> Lease:
         if self._lease is None:
             self._lease = pool.lease(self._run_id)
-        self._lease.update(first, stop)
+        self._lease.update(needed.start, needed.stop)
         return self._lease
 
     def _gather(self, pool: SyntheticPool, slots: Sequence[int]) -> list[int]:
