@@ -54,7 +54,7 @@ class DiffAugDataModule(LightningDataModule):
         balance: ``"none"``: classes as in the data; ``"classes"``: equal shares of an epoch.
         allocation: Which classes the synthetic part stands for: ``"as_real"``, ``"deficit"`` (those that lack most) or
             ``{class: share}``.
-        max_class_share: Largest synthetic share of a class's draws under ``"deficit"``, in (0, 1].
+        max_class_share: Largest synthetic share of a class's draws under ``"deficit"``, in [0, 1].
         exact: Whether each batch has its share to the rounding (carried over); else each draw decides by itself.
         reuse: Mean uses of a pooled sample before the window leaves it, at least 1; ``inf`` freezes the pool.
         window: Pooled samples that an epoch sees.
@@ -152,6 +152,19 @@ class DiffAugDataModule(LightningDataModule):
             raise ConfigurationError(
                 f"when_short={when_short!r} is none of reuse, wait, real, error: it says what happens when the window lacks "
                 "samples. Set data.when_short=reuse to use the last complete window again."
+            )
+        if not wait_timeout >= 0:
+            raise ConfigurationError(
+                f"wait_timeout={wait_timeout} is below 0: it is how many seconds a window may take. Set data.wait_timeout to 300."
+            )
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ConfigurationError(
+                f"seed={seed!r} is not a whole number from 0: it names the orders of the mix. Set data.seed (or seed) to e.g. 0."
+            )
+        if image_range is not None and not image_range[0] < image_range[1]:
+            raise ConfigurationError(
+                f"image_range={tuple(image_range)} is not (low, high): it is the value range of the raw images. Set "
+                "data.image_range to e.g. [0, 1], or null to have it found."
             )
         if generator is None and not self._never_synthetic:
             raise ConfigurationError(

@@ -66,6 +66,7 @@ class MixRun:
         self._ranks = ranks
         self._trainer = trainer
         self._resumed = state
+        self._resumed_pool: str = "" if state is None else state["pool"]
         self._epoch: _Epoch | None = None
         self._recorded_epoch: int | None = None
         self._finished = MixProgress.empty(len(sampler.counts))
@@ -146,6 +147,13 @@ class MixRun:
             paths = [str(segment.path) for segment in self._supply.segments]
             found = self._supply.pool()
             pool = "" if found is None else str(found.folder)
+            name = "" if found is None else found.fingerprint
+            if pinned is not None and name != self._resumed_pool:
+                log.warning(
+                    "the run is resumed with another pool (%s; it was %s): a setting of the generator, its weights or the "
+                    "training data changed, so the rest of the epoch is not what it would have been.",
+                    name or "none", self._resumed_pool or "none",
+                )  # fmt: skip
         window, paths, pool = self._ranks.agree((window, paths, pool))
         if self._helper is not None and window.slots:
             self._helper.need(min(window.slots), max(request.next_stop, max(window.slots) + 1))
@@ -218,6 +226,7 @@ class MixRun:
             "finished": self._finished.state(),
             "so_far": self._progress_of(epoch).state(),
             "last_complete": [] if self._supply is None else list(self._supply.last_complete),
+            "pool": "" if self.pool is None else self.pool.fingerprint,
         }
 
     def close(self) -> None:

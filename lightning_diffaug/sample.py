@@ -235,7 +235,7 @@ def probe(sample: Any, fields: Mapping[str, str] | None = None) -> SampleSpec:
     unknown = [path for path in fields if path not in found]
     if unknown or len(set(fields.values())) != len(fields):
         raise SampleStructureError(
-            f"fields={dict(fields)} does not fit the sample"
+            f"fields={dict(fields)} (data.fields) does not fit the sample"
             + (f": there is no {unknown[0]!r}" if unknown else ": a name is given twice")
             + f". The sample is:\n{describe(sample)}"
         )

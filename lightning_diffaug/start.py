@@ -90,7 +90,7 @@ def start_run(
             complete = [] if state is None else state["last_complete"]
             supply = WindowSupply(
                 refill, cache, run_id, sampler.labelled, pool.when_short, pool.wait_timeout, pool.refill.mode == "sync",
-                complete,
+                complete, pool.refill.slots_ahead,
             )  # fmt: skip
         else:
             helper = refill
@@ -146,7 +146,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         run_dir=str(run_dir),
         run_id=run_id if ranks.leads else f"{run_id}-{ranks.rank}",
         parent_pid=os.getpid(),
-        ahead=0 if settings.mode == "sync" else settings.ahead,
+        ahead=settings.slots_ahead,
         nice=settings.nice,
         threads=settings.threads,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),

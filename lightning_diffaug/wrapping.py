@@ -119,6 +119,7 @@ def loader_facts(loader: Any) -> LoaderFacts:
             "data.balance=classes."
         )
     options = {name: getattr(loader, name) for name in _LOADER_OPTIONS}
+    options["pin_memory"] &= torch.accelerator.is_available()  # else torch warns, and pins nothing
     return LoaderFacts(dataset, loader.batch_size, loader.drop_last, shuffle, loader.collate_fn, options)
 
 

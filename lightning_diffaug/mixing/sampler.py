@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -58,6 +58,9 @@ class MixSettings:
 
     def __post_init__(self) -> None:
         check_mode(self.fraction, self.mode)
+        # a wrong word is refused before any data are read; shares by class are looked at with the classes at hand
+        allocation = "as_real" if isinstance(self.allocation, Mapping) else self.allocation
+        targets([1, 1], self.fraction(0), self.mode, self.balance, allocation, self.max_class_share)
 
 
 class MixSampler:

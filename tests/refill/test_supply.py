@@ -78,10 +78,11 @@ def test_the_first_window_is_waited_for(tmp_path: Path) -> None:
     assert hand.live.live_leases() == []
 
 
-def test_an_epoch_that_asks_for_nothing_asks_the_pool_for_nothing(tmp_path: Path) -> None:
+def test_an_epoch_that_asks_for_nothing_waits_for_nothing_but_has_slots_made_for_later(tmp_path: Path) -> None:
     hand = Hand(tmp_path)
     window = _supply(hand, tmp_path).freeze(_request(range(3), (0, 0, 0)))
-    assert (window.slots, window.available, hand.needed) == ([], [1.0] * 3, [])
+    assert (window.slots, window.available, window.short) == ([], [1.0] * 3, "")
+    assert hand.needed == [(0, 4)] and hand.polls == 0
 
 
 @pytest.mark.parametrize("when_short", ["reuse", "wait", "real", "error"])
@@ -220,12 +221,12 @@ def test_damage_to_the_first_window_is_waited_for(tmp_path: Path) -> None:
     supply.close()
 
 
-def test_a_lease_is_held_from_the_first_slot_needed_and_written_once_a_wait(tmp_path: Path) -> None:
+def test_a_lease_holds_the_slots_needed_and_those_made_ahead_and_is_written_once_a_wait(tmp_path: Path) -> None:
     hand = Hand(tmp_path, makes=range(9))
-    supply = _supply(hand, tmp_path, timeout=30)
+    supply = _supply(hand, tmp_path, timeout=30, ahead=4)
     supply.freeze(_request(range(3, 5)))
     (lease,) = hand.live.live_leases()
-    assert lease.window == range(3, 5)
+    assert lease.window == range(3, 6 + 4), "the next epoch's slot and four ahead"
     before = (hand.live.folder / "leases" / "run.json").stat().st_mtime_ns
     supply.poll()
     supply.poll()
