@@ -22,9 +22,9 @@ class MixMonitor(Callback):
 
     @classmethod
     def attach(cls, trainer: Any, datamodule: DiffAugDataModule) -> None:
-        """Gives a trainer its monitor, once."""
-        if not any(isinstance(callback, cls) for callback in trainer.callbacks):
-            trainer.callbacks.append(cls(datamodule))
+        """Gives a trainer its monitor: one, of the DataModule that is fitted now."""
+        others = [callback for callback in trainer.callbacks if not isinstance(callback, cls)]
+        trainer.callbacks = [*others, cls(datamodule)]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs, under the names of `DiffAugDataModule.figures`."""

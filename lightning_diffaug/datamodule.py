@@ -233,6 +233,7 @@ class DiffAugDataModule(LightningDataModule):
             self._run = start_run(
                 self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state
             )
+            self._state = None  # it is the run's now: a later fit starts anew, or loads its own
             self._loader = self._data.loader(self._run)
         return self._loader
 

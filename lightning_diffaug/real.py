@@ -92,7 +92,7 @@ class RealTraining:
         with untouched_rng():
             facts = loader_facts(real.train_dataloader())
             is_stream = isinstance(facts.dataset, IterableDataset)
-            length = _length(facts.dataset, epoch_length)
+            length = _length(facts.dataset, is_stream, epoch_length)
             raw_name = name_of(raw, "raw") if isinstance(raw, Mapping) else None
             raw_data = build(raw_name, "raw") if raw_name is not None else raw
             if raw_data is None and not is_stream:
@@ -204,7 +204,12 @@ class RealTraining:
         )
 
 
-def _length(dataset: Dataset[Any], epoch_length: int | None) -> int:
+def _length(dataset: Dataset[Any], is_stream: bool, epoch_length: int | None) -> int:
+    if epoch_length is not None and not is_stream:
+        raise ConfigurationError(
+            f"epoch_length={epoch_length} is for streams: an epoch of a {type(dataset).__name__} has its length. Leave "
+            "data.epoch_length out, or limit the epoch by trainer.limit_train_batches."
+        )
     if epoch_length is not None:
         return epoch_length
     try:

@@ -267,6 +267,7 @@ class SampleAdapter:
         fill: Mapping[str, Any] | None = None,
     ) -> None:
         self.spec = spec
+        self._arguments = (template, spec, label_values, fill)
         self._label_values = list(label_values)
         self._fill = dict(fill or {})
         self._leaves = leaves(template)
@@ -287,6 +288,9 @@ class SampleAdapter:
                     f"field {path!r} ({type(leaf).__name__}) is neither made by the generator nor filled, so a "
                     f'synthetic sample would lack it. Give fill={{"{path}": <value or callable>}} (key data.fill).'
                 )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments  # to loader workers that are spawned
 
     def samples(self, fields: Mapping[str, Tensor], slots: Sequence[int], rows: Sequence[int]) -> list[Any]:
         """Builds one sample for each row.

@@ -25,6 +25,7 @@ from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.fitted import remove_unfinished
+from lightning_diffaug.refill.fitted import NO_SNAPSHOT
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.local import LocalRefill
@@ -129,7 +130,9 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
             generator = build(name_of(generator))
     gates = pool.gates if pool.gates is not None else (Finite(), InRange())
     planner, gate_names = _planner(pool.planner, mix, data), [name_of(gate, "gates") for gate in gates]
-    snapshot = data.snapshot() if hasattr(generator, "fit_key") and named is not None else None
+    snapshot = None
+    if named is not None and hasattr(generator, "fit_key") and (snapshot := data.snapshot()) is None:
+        raise ConfigurationError(NO_SNAPSHOT)
     run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
     job = Job(
         generator=named or _LIVE_OBJECT,
