@@ -21,6 +21,7 @@ import torch
 _HARMLESS = (
     # Lightning's advice to users, which says nothing about the mix.
     "ignore:.*does not have many workers.*",
+    "ignore:'pin_memory' argument is set as true but no accelerator is found",  # by LightningDataModule.from_datasets
     "ignore:.*number of training batches.*smaller than the logging interval.*",
     "ignore:.*LeafSpec.*is deprecated.*:FutureWarning",
     "ignore:.*LeafSpec.*is deprecated.*:DeprecationWarning",
