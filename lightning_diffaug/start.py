@@ -10,8 +10,11 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.errors import ConfigurationError
@@ -91,11 +94,17 @@ def start_run(
             complete = [] if state is None else state["last_complete"]
             supply = WindowSupply(
                 refill, cache, run_id, sampler.labelled, pool.when_short, pool.wait_timeout, pool.refill.mode == "sync",
-                complete, pool.refill.slots_ahead,
+                complete, pool.refill.slots_ahead, partial(_end_on_sigterm, trainer),
             )  # fmt: skip
         else:
             helper = refill
     return MixRun(sampler, supply, helper, cache, ranks, trainer, state)
+
+
+def _end_on_sigterm(trainer: Any) -> None:
+    """Lightning only records the signal and acts on it after a batch; a wait for the first one may be long."""
+    if trainer is not None and trainer.received_sigterm:
+        raise SIGTERMException
 
 
 def _say_what_gives(sampler: MixSampler) -> None:

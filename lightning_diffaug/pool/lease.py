@@ -94,12 +94,11 @@ def live_leases(folder: Folder, timeout: float) -> list[LeaseInfo]:
 
 
 def remove_expired(folder: Folder, timeout: float) -> None:
-    """Removes lease files (of our form only) that have not beaten for ``timeout`` seconds."""
+    """Removes lease files (of our form only) of dead processes, and those that have not beaten for ``timeout`` seconds."""
     for name in folder.list(_FOLDER):
         path = folder.path(f"{_FOLDER}/{name}")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, PoolError):
-            if (
-                name.endswith(".json")
-                and time.time() - float(json.loads(path.read_bytes())["time"]) > timeout
-            ):
+            state = json.loads(path.read_bytes())
+            dead = surely_dead(state["machine"], int(state["pid"]))
+            if name.endswith(".json") and (dead or time.time() - float(state["time"]) > timeout):
                 folder.remove(f"{_FOLDER}/{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -31,4 +32,7 @@ def surely_dead(machine: str, pid: int) -> bool:
         return True
     except OSError:
         return False
+    with contextlib.suppress(OSError):  # not Linux
+        # A zombie has ended too: in a container there may be nobody who collects it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1] in ("Z", "X")
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -82,6 +82,7 @@ class WindowSupply:
         last_complete: Slots of the last complete window, from a checkpoint.
         ahead: Slots beyond the needed ones that the refill makes: the lease keeps them, or a bounded pool would drop and
             make them for ever.
+        interrupt: Called while it waits; raises what is to end the wait.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class WindowSupply:
         always_wait: bool,
         last_complete: Sequence[int] = (),
         ahead: int = 0,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self._refill = refill
         self._cache = cache
@@ -104,6 +106,7 @@ class WindowSupply:
         self._wait_timeout = wait_timeout
         self._always_wait = always_wait
         self._ahead = ahead
+        self._interrupt = interrupt
         self._first = True
         self._lease: Lease | None = None
         self._beaten = 0.0
@@ -207,6 +210,7 @@ class WindowSupply:
                         deadline = time.monotonic() + self._wait_timeout
                 if self._refill.gave_up or time.monotonic() > deadline:
                     return pool
+                self._interrupt()
                 time.sleep(_LOOK_SECONDS)
 
     def _hold(self, pool: SyntheticPool, needed: range) -> Lease:

@@ -134,9 +134,11 @@ class Fitted:
         diary: A file that gets a line for each fit, or "".
         seconds: Time that the fit takes, in 20 steps.
         broken: Whether the fit raises.
+        pause: Time that a pass takes.
     """
 
-    def __init__(self, diary: str = "", seconds: float = 0.0, broken: bool = False) -> None:
+    def __init__(self, diary: str = "", seconds: float = 0.0, broken: bool = False, pause: float = 0.0) -> None:
+        self.pause = pause
         self.diary = diary
         self.seconds = seconds
         self.broken = broken
@@ -167,6 +169,7 @@ class Fitted:
         self.mean = float(load_file(folder / "mean.safetensors")["mean"])
 
     def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        time.sleep(self.pause)
         return (drawn(condition, seeds) * 0.1 + self.mean).clamp(-1, 1)
 
 
