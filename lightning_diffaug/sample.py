@@ -7,6 +7,7 @@ dataset yields: tuple, list, dict, named tuple or dataclass with PIL images, arr
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -30,7 +31,11 @@ Columns: TypeAlias = "list[list[Any]]"
 
 
 def _children(node: Any) -> list[tuple[str, Any]] | None:
-    """Names and values one level down, or None for a leaf."""
+    """Names and values one level down, or None for a leaf. An empty container is a leaf."""
+    return _parts(node) or None
+
+
+def _parts(node: Any) -> list[tuple[str, Any]] | None:
     if isinstance(node, Mapping):
         return [(str(key), value) for key, value in node.items()]
     if dataclasses.is_dataclass(node) and not isinstance(node, (type, Tensor)):
@@ -64,11 +69,13 @@ def _builder(template: Any) -> Callable[[Columns], list[Any]]:
 
     if isinstance(template, Mapping):
         keys = list(template)
-        make = type(template) if type(template) is not dict else dict
-        return lambda columns: [
-            make(zip(keys, row, strict=True))  # type: ignore[call-arg]
-            for row in zip(*columns_of(columns), strict=True)
-        ]
+
+        def filled(row: Sequence[Any]) -> Any:
+            made: Any = copy.copy(template)  # a defaultdict or a user's own is not made from pairs
+            made.update(zip(keys, row, strict=True))
+            return made
+
+        return lambda columns: [filled(row) for row in zip(*columns_of(columns), strict=True)]
     kind = type(template)
     if dataclasses.is_dataclass(template):
         names = [name for name, _ in children]
