@@ -1,0 +1,188 @@
+"""What the wrapped loader and dataset say of themselves."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, RandomSampler, Subset
+from training_toys import Images
+
+from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.sample import probe
+from lightning_diffaug.wrapping import (
+    SampleTransform,
+    class_names,
+    find_labels,
+    find_transform,
+    loader_facts,
+    raw_view,
+    untouched_rng,
+)
+
+
+def _collate(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+def test_facts_are_read_off_the_loader() -> None:
+    data = Images()
+    facts = loader_facts(
+        DataLoader(
+            data, batch_size=5, shuffle=True, drop_last=True, collate_fn=_collate, num_workers=1, timeout=9
+        )
+    )
+    assert facts.dataset is data
+    assert (facts.batch_size, facts.drop_last, facts.shuffle, facts.collate_fn) == (5, True, True, _collate)
+    assert (facts.options["num_workers"], facts.options["timeout"]) == (1, 9)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_distributed_sampler_tells_whether_to_shuffle(shuffle: bool) -> None:
+    sampler = DistributedSampler(Images(), num_replicas=2, rank=1, shuffle=shuffle)
+    facts = loader_facts(DataLoader(Images(), batch_size=2, sampler=sampler))
+    assert facts.shuffle is shuffle
+    assert len(facts.dataset) == 24  # type: ignore[arg-type] # the mix itself shares the draws out
+
+
+@pytest.mark.parametrize("options", [{"replacement": True}, {"num_samples": 5}])
+def test_a_random_sampler_with_settings_of_its_own_is_refused(options: dict[str, Any]) -> None:
+    loader = DataLoader(Images(), batch_size=2, sampler=RandomSampler(Images(), **options))
+    with pytest.raises(ConfigurationError, match=r"RandomSampler(.|\n)*shuffle=True"):
+        loader_facts(loader)
+
+
+def test_a_raw_view_leaves_the_dataset_as_it_was() -> None:
+    inner = Images(transform=lambda image: image.float() * 0)
+    data = ConcatDataset([Subset(inner, [4, 5]), inner])
+    view = raw_view(data)
+    assert view[0][0].dtype == torch.uint8
+    assert int(view[0][0].max()) == 4
+    assert data[0][0].dtype == torch.float32
+    assert inner.transform is not None
+
+
+def test_random_states_are_left_alone() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    def draw_and_fail() -> None:
+        with untouched_rng():
+            draw()
+            raise RuntimeError
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = draw()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    with pytest.raises(RuntimeError):
+        draw_and_fail()
+    assert draw() == expected
+
+
+class Labelled(Dataset[Any]):
+    """Counts how often a sample is read."""
+
+    def __init__(self, own: list[Any], **attributes: Any) -> None:
+        self._labels, self.reads = own, 0
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads += 1
+        return torch.zeros(1, 4, 4, dtype=torch.uint8), self._labels[index]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"targets": [2, 0, 1]},
+        {"labels": [2, 0, 1]},
+        {"targets": torch.tensor([2, 0, 1])},
+        {"targets": np.array([2, 0, 1])},
+    ],
+)
+def test_stored_labels_are_taken_without_reading_a_sample(attributes: dict[str, Any]) -> None:
+    data = Labelled([2, 0, 1], **attributes)
+    assert find_labels(data, None, "1") == [2, 0, 1]
+    assert find_labels(Subset(data, [2, 0]), None, "1") == [1, 2]
+    assert find_labels(ConcatDataset([data, Subset(data, [1])]), None, "1") == [2, 0, 1, 0]
+    assert data.reads == 0
+
+
+@pytest.mark.parametrize("targets", [[1, 2], [[1], [2], [3]], {"a": 1}, "abc", lambda: [2, 0, 1]])
+def test_attributes_that_are_no_labels_are_passed_over(targets: Any) -> None:
+    data = Labelled([2, 0, 1], targets=targets)
+    assert find_labels(data, None, "1") == [2, 0, 1]
+    assert data.reads == 3  # one pass
+
+
+@pytest.mark.parametrize("label", [0.5, True, torch.tensor(1.5)])
+def test_labels_that_are_no_classes_are_refused(label: Any) -> None:
+    with pytest.raises(SampleStructureError, match=r"labels="):
+        find_labels(Labelled([label] * 3), None, "1")
+
+
+def test_given_labels_win() -> None:
+    assert find_labels(Labelled([2, 0, 1], targets=[2, 0, 1]), ["b", "a", "b"], "1") == ["b", "a", "b"]
+    assert find_labels(Labelled([2, 0, 1]), None, None) is None
+
+
+def test_class_names_are_the_datasets_where_they_match() -> None:
+    named = Labelled([0, 1], classes=["ant", "bee"])
+    assert class_names(named, [0, 1]) == ["ant", "bee"]
+    assert class_names(Subset(named, [0]), [0, 1]) == ["ant", "bee"]
+    assert class_names(named, [1]) == ["1"]  # a subset without class 0
+    assert class_names(named, [3, 7]) == ["3", "7"]
+
+
+def _double(image: Any) -> Any:
+    return image.float() * 2
+
+
+def test_a_transform_of_image_and_label_together_is_found() -> None:
+    """Torchvision's third convention: ``transforms(image, target)``."""
+
+    class Paired(Images):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transforms = lambda image, label: (_double(image), label + 10)
+
+        def __getitem__(self, index: int) -> Any:
+            image, label = super().__getitem__(index)
+            return (image, label) if self.transforms is None else self.transforms(image, label)
+
+    data = Paired()
+    raw = raw_view(data)
+    spec = probe(raw[0])
+    found = find_transform(data, raw, spec["image"], spec["label"])
+    image, label = found(raw[5])
+    assert (float(image.max()), label) == (10.0, raw[5][1] + 10)
+
+
+def test_a_transform_that_cannot_be_told_is_refused_with_both_structures() -> None:
+    class Odd(Images):
+        def __getitem__(self, index: int) -> Any:
+            image, label = super().__getitem__(index)
+            return {"x": image, "y": label} if image.is_floating_point() else (image, label)
+
+    data = Odd(transform=_double)
+    raw = raw_view(data)
+    spec = probe(raw[0])
+    with pytest.raises(SampleStructureError) as error:
+        find_transform(data, raw, spec["image"], spec["label"])
+    assert "0: Tensor shape (1, 4, 4) torch.uint8" in str(error.value)
+    assert "x: Tensor shape (1, 4, 4) torch.float32" in str(error.value)
+    assert "synthetic_transform=" in str(error.value)
+
+
+def test_a_transform_of_one_leaf_copies_the_containers_on_its_way() -> None:
+    sample = {"inputs": (torch.ones(2), "text"), "y": 1}
+    changed = SampleTransform(of_image=_double, image_path="inputs.0")(sample)
+    assert changed["inputs"][0].tolist() == [2, 2]
+    assert sample["inputs"][0].tolist() == [1, 1]
+    assert changed["inputs"][1] == "text"
