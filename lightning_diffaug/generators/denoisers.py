@@ -89,9 +89,7 @@ class UNetConfig:
                 )
             # One more halving for each doubling of the size: the lowest resolution stays at 4 to 8 pixels.
             halvings = max(1, math.ceil(math.log2(size / 8)))
-            channels = (
-                tuple(min(32 * (1 + level), 128) for level in range(halvings + 1)) if size > 10 else (32, 32)
-            )
+            channels = tuple(min(32 * (1 + level), 128) for level in range(halvings + 1)) if size > 10 else (32, 32)
         if not channels or any(not isinstance(width, int) or width < 8 or width % 8 for width in channels):
             raise ConfigurationError(
                 f"channels={channels} must be multiples of 8 (groups of the normalisation), one for each "

@@ -154,7 +154,11 @@ class DiffusionGenerator:
         weights.save(
             folder,
             fitted.denoiser.state_dict(),
-            {"unet": config.to_json(), "channels": channels, "prediction_type": settings.prediction_type},
+            {
+                "unet": config.to_json(),
+                "channels": list(channels.items()),  # a list: the order of the fields matters
+                "prediction_type": settings.prediction_type,
+            },
             {
                 **self.fit_key(),
                 "snapshot": snapshot.hash,
@@ -182,7 +186,7 @@ class DiffusionGenerator:
             denoiser = UNetDenoiser(UNetConfig.from_json(description["unet"]))
         denoiser.load_state_dict(state)
         self._denoiser = denoiser.to(resolve_device(self.device)).eval().requires_grad_(False)
-        self._channels = description["channels"]
+        self._channels = dict(description["channels"])
 
     def generate(self, condition: Condition, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Samples one set of fields for each seed; see `Generator`.
@@ -203,9 +207,7 @@ class DiffusionGenerator:
             raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
         checked = self._denoiser.check(condition, len(seeds))
         start = self._start(condition, len(seeds))
-        scheduler = make_scheduler(
-            self.scheduler, self.fit_settings.prediction_type, self.num_inference_steps
-        )
+        scheduler = make_scheduler(self.scheduler, self.fit_settings.prediction_type, self.num_inference_steps)
         parts = []
         for first in range(0, max(1, len(seeds)), self.batch_size):
             rows = slice(first, first + self.batch_size)
@@ -232,11 +234,7 @@ class DiffusionGenerator:
         if START not in condition or self.strength == 1.0:
             return None
         given = condition[START]
-        start = (
-            torch.cat([given[name] for name in self._channels], dim=1)
-            if isinstance(given, Mapping)
-            else given
-        )
+        start = torch.cat([given[name] for name in self._channels], dim=1) if isinstance(given, Mapping) else given
         if tuple(start.shape) != (n, *self._denoiser.config.shape):
             raise GeneratorError(
                 f"condition['start'] has shape {tuple(start.shape)}; needed is "
@@ -249,11 +247,7 @@ def _joint_shape(spec: SampleSpec) -> tuple[dict[str, int], tuple[int, ...]]:
     """Channels of each continuous field, and the shape of all of them joined."""
     made = spec.continuous
     shapes = {field.name: field.shape for field in made}
-    if (
-        not made
-        or len({field.shape[1:] for field in made}) != 1
-        or any(len(field.shape) != 3 for field in made)
-    ):
+    if not made or len({field.shape[1:] for field in made}) != 1 or any(len(field.shape) != 3 for field in made):
         raise ConfigurationError(
             f"the continuous fields {shapes} cannot be denoised together: needed are images (C, H, W) of "
             "one height and width. Set data.fields to those, or generator to one that is made for this kind "

@@ -124,9 +124,7 @@ def fit_denoiser(
     augment = RandomAffine(
         settings.augment_p, settings.augment_degrees, settings.augment_pixels, settings.augment_scale
     )
-    optimizer = torch.optim.AdamW(
-        denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     average = get_ema_multi_avg_fn(settings.ema)  # type: ignore[no-untyped-call]
     averaged = AveragedModel(denoiser, multi_avg_fn=average)
     losses: list[float] = []

@@ -32,10 +32,10 @@ def check_sampling(num_inference_steps: int, guidance_scale: float, strength: fl
     Raises:
         ConfigurationError: A value is out of its range.
     """
-    if not 1 <= num_inference_steps <= 1000:
+    if not isinstance(num_inference_steps, int) or not 1 <= num_inference_steps <= 1000:
         raise ConfigurationError(
-            f"num_inference_steps={num_inference_steps} is not in 1..1000: it is the number of solver steps "
-            "from noise to a sample. Set generator.num_inference_steps to e.g. 10."
+            f"num_inference_steps={num_inference_steps} is not a whole number in 1..1000: it is the number of "
+            "solver steps from noise to a sample. Set generator.num_inference_steps to e.g. 10."
         )
     if not (math.isfinite(guidance_scale) and guidance_scale >= 0.0):
         raise ConfigurationError(
@@ -102,9 +102,7 @@ def _noised_start(scheduler: Any, start: Tensor, noise: Tensor, t: Tensor) -> Te
 
 
 def _to(condition: Condition, device: torch.device) -> dict[str, Any]:
-    return {
-        name: value.to(device) if isinstance(value, Tensor) else value for name, value in condition.items()
-    }
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in condition.items()}
 
 
 def sample(

@@ -38,9 +38,7 @@ _FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 _SCHEDULERS: dict[str, _Named] = {
     "ddpm": _Named("ddpm", "DDPMScheduler"),
     "ddim": _Named("ddim", "DDIMScheduler"),
-    "dpmsolver++": _Named(
-        "dpmsolver_multistep", "DPMSolverMultistepScheduler", PREDICTION_TYPES, _FLOW_SIGMAS
-    ),
+    "dpmsolver++": _Named("dpmsolver_multistep", "DPMSolverMultistepScheduler", PREDICTION_TYPES, _FLOW_SIGMAS),
     "unipc": _Named("unipc_multistep", "UniPCMultistepScheduler", PREDICTION_TYPES, _FLOW_SIGMAS),
     "heun": _Named("heun_discrete", "HeunDiscreteScheduler", sigma_space=True),
     "euler": _Named("euler_discrete", "EulerDiscreteScheduler", sigma_space=True),
@@ -55,9 +53,7 @@ SCHEDULERS = tuple(_SCHEDULERS)
 def _quiet() -> Iterator[None]:
     """Hides a deprecation between numpy 2 and torch that schedulers of diffusers run into."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning
-        )
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
         yield
 
 
@@ -214,6 +210,4 @@ class ForwardProcess:
         x_t = self._scheduler.add_noise(x_0, noise, t)
         if self.prediction_type == "sample":
             return x_t, x_0
-        return x_t, noise if self.prediction_type == "epsilon" else self._scheduler.get_velocity(
-            x_0, noise, t
-        )
+        return x_t, noise if self.prediction_type == "epsilon" else self._scheduler.get_velocity(x_0, noise, t)

@@ -23,9 +23,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save(
-    folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any], about: Mapping[str, Any]
-) -> None:
+def save(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Writes fitted weights into an existing folder; `fit.json` comes last, so a folder with it is complete.
 
     Args:

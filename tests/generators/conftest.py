@@ -33,9 +33,7 @@ def _snapshot(images: Tensor, labels: Tensor | None, num_classes: int = 10, **mo
         return FieldSpec(name, name, "tensor", dtype, tuple(values.shape[1:]), 0.0, high)
 
     columns = {"image": images, **more}
-    fields = [
-        spec(name, values, 255.0 if values.dtype == torch.uint8 else 1.0) for name, values in columns.items()
-    ]
+    fields = [spec(name, values, 255.0 if values.dtype == torch.uint8 else 1.0) for name, values in columns.items()]
     if labels is not None:
         columns["label"] = labels
         fields.append(FieldSpec("label", "label", "scalar", "int64", (), 0.0, 0.0))

@@ -9,9 +9,7 @@ from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
 
 
-def _denoiser(
-    shape: tuple[int, int, int], classes: int = 3, channels: tuple[int, ...] | None = None
-) -> UNetDenoiser:
+def _denoiser(shape: tuple[int, int, int], classes: int = 3, channels: tuple[int, ...] | None = None) -> UNetDenoiser:
     return UNetDenoiser(UNetConfig.for_data(shape, classes, channels)).eval()
 
 
@@ -22,15 +20,11 @@ def test_eight_pixels_get_the_measured_architecture() -> None:
 
 
 def test_larger_samples_get_more_resolutions() -> None:
-    levels = [
-        len(UNetConfig.for_data((3, size, size), 10).channels) for size in (8, 16, 28, 32, 64, 128, 256)
-    ]
+    levels = [len(UNetConfig.for_data((3, size, size), 10).channels) for size in (8, 16, 28, 32, 64, 128, 256)]
     assert levels == [2, 2, 3, 3, 4, 5, 6]
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 9, 13), (1, 1, 1), (2, 3, 17), (4, 31, 5)]
-)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 9, 13), (1, 1, 1), (2, 3, 17), (4, 31, 5)])
 def test_any_height_width_and_channels_are_denoised(shape: tuple[int, int, int]) -> None:
     denoiser = _denoiser(shape)
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))

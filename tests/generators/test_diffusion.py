@@ -46,16 +46,12 @@ def test_samples_of_a_class_differ(loaded: Loaded) -> None:
     assert float(torch.pdist(images).min()) > 1.0
 
 
-def test_guidance_raises_agreement_and_lowers_diversity(
-    loaded: Loaded, agreement: Callable[..., float]
-) -> None:
+def test_guidance_raises_agreement_and_lowers_diversity(loaded: Loaded, agreement: Callable[..., float]) -> None:
     plain, strong = _images(loaded()), _images(loaded(guidance_scale=3.0))
     assert agreement(strong, LABELS) > agreement(plain, LABELS) + 0.05
 
     def diversity(images: Tensor) -> float:
-        return float(
-            torch.stack([torch.pdist(images[c == LABELS].flatten(1)).mean() for c in range(10)]).mean()
-        )
+        return float(torch.stack([torch.pdist(images[c == LABELS].flatten(1)).mean() for c in range(10)]).mean())
 
     assert diversity(strong) < diversity(plain)
 
@@ -70,12 +66,8 @@ def test_every_scheduler_gives_samples_in_range(loaded: Loaded, scheduler: str, 
     assert -1.0 <= float(images.min()) < 0.0 < float(images.max()) <= 1.0
 
 
-@pytest.mark.parametrize(
-    "scheduler", [name for name in SCHEDULERS if name not in ("flow_euler", "dpmsolver++")]
-)
-def test_every_scheduler_shows_the_class(
-    loaded: Loaded, agreement: Callable[..., float], scheduler: str
-) -> None:
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name not in ("flow_euler", "dpmsolver++")])
+def test_every_scheduler_shows_the_class(loaded: Loaded, agreement: Callable[..., float], scheduler: str) -> None:
     images = _images(loaded(scheduler=scheduler, num_inference_steps=12), LABELS[:100])
     assert agreement(images, LABELS[:100]) > 0.55
 
@@ -98,9 +90,7 @@ def test_strength_grows_the_distance_to_the_start(loaded: Loaded, digits: Snapsh
     assert torch.equal(named, generator.generate(condition, range(40))["image"])
 
 
-def test_flow_matching_is_fitted_and_sampled(
-    few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]
-) -> None:
+def test_flow_matching_is_fitted_and_sampled(few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]) -> None:
     settings = {**tiny, "prediction_type": "flow"}
     DiffusionGenerator("flow_euler", fit=settings).fit(few_digits, tmp_path, _ignore)
     for scheduler in ("flow_euler", "dpmsolver++", "unipc"):
@@ -126,9 +116,7 @@ def test_seeds_give_the_same_samples_in_any_batch(loaded: Loaded, scheduler: str
     torch.testing.assert_close(alone, whole[7:8], atol=1e-3, rtol=0)
 
 
-def test_fitting_twice_gives_the_same_weights(
-    few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]
-) -> None:
+def test_fitting_twice_gives_the_same_weights(few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]) -> None:
     hashes = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         folder = tmp_path / name
@@ -138,9 +126,7 @@ def test_fitting_twice_gives_the_same_weights(
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_global_random_states_are_left_alone(
-    few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]
-) -> None:
+def test_global_random_states_are_left_alone(few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     generator = DiffusionGenerator("ddpm", fit=tiny)
@@ -172,6 +158,20 @@ def test_image_and_mask_are_denoised_together(
     assert all(part.is_contiguous() for part in made.values())
 
 
+def test_each_field_gets_its_own_channels_whatever_the_order_of_their_names(
+    make_snapshot: Callable[..., Snapshot], tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    """An image that is always black beside a depth that is always full: they must not be swapped."""
+    snapshot = make_snapshot(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), None, depth=torch.ones(20, 1, 8, 8))
+    assert [field.name for field in snapshot.spec.continuous] == ["image", "depth"]
+    generator = DiffusionGenerator(fit={**tiny, "steps": 60, "warmup_steps": 5, "ema": 0.5})
+    generator.fit(snapshot, tmp_path, _ignore)
+    generator.load(tmp_path)
+    made = generator.generate({}, range(4))
+    assert float(made["image"].mean()) < -0.5
+    assert float(made["depth"].mean()) > 0.5
+
+
 def test_fields_that_do_not_fit_together_are_refused(
     make_snapshot: Callable[..., Snapshot], tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
@@ -193,9 +193,7 @@ def test_it_is_a_fittable_generator() -> None:
 
 
 def test_a_generator_is_rebuilt_from_its_plain_config(loaded: Loaded, fitted: Path) -> None:
-    generator = loaded(
-        scheduler="ddim", num_inference_steps=5, guidance_scale=1.5, fit={"channels": [16, 32]}
-    )
+    generator = loaded(scheduler="ddim", num_inference_steps=5, guidance_scale=1.5, fit={"channels": [16, 32]})
     config = json.loads(json.dumps(generator.config()))
     again = DiffusionGenerator(**config)
     assert again.config() == generator.config()
@@ -240,9 +238,7 @@ def test_what_was_fitted_is_written_beside_the_weights(fitted: Path, digits: Sna
     assert about["seconds"] > 0.0
 
 
-def test_damaged_weights_are_never_sampled_from(
-    few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]
-) -> None:
+def test_damaged_weights_are_never_sampled_from(few_digits: Snapshot, tmp_path: Path, tiny: dict[str, Any]) -> None:
     generator = DiffusionGenerator(fit=tiny)
     generator.fit(few_digits, tmp_path, _ignore)
     path = tmp_path / "denoiser.safetensors"
@@ -268,6 +264,7 @@ def test_generating_before_loading_is_an_error() -> None:
         ({"scheduler": "plms"}, "generator.scheduler"),
         ({"scheduler": "flow_euler"}, "generator.scheduler"),
         ({"num_inference_steps": 0}, "generator.num_inference_steps"),
+        ({"num_inference_steps": 2.5}, "generator.num_inference_steps"),
         ({"guidance_scale": -1.0}, "generator.guidance_scale"),
         ({"guidance_scale": float("nan")}, "generator.guidance_scale"),
         ({"strength": 1.5}, "generator.strength"),

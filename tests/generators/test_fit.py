@@ -113,9 +113,7 @@ def test_condition_dropout_fits_the_null_class_and_only_it(few_digits: Snapshot)
     assert not torch.equal(embeddings(0.0)[:-1], always[:-1])
 
 
-def test_data_without_labels_can_be_fitted(
-    make_snapshot: Callable[..., Snapshot], few_digits: Snapshot
-) -> None:
+def test_data_without_labels_can_be_fitted(make_snapshot: Callable[..., Snapshot], few_digits: Snapshot) -> None:
     unlabelled = make_snapshot(few_digits.raw("image"), None)
     assert np.isfinite(_fit(unlabelled).losses).all()
 

@@ -123,9 +123,7 @@ def test_guidance_of_one_costs_nothing_and_more_moves_away_from_the_null_conditi
     def run(scale: float) -> tuple[Tensor, list[int]]:
         denoiser = GaussianDenoiser("v_prediction", MEANS, 0.2)
         scheduler = make_scheduler("ddim", "v_prediction")
-        return sample(
-            denoiser, scheduler, (1, 3), LABELS, [1, 2, 3, 4], 8, guidance_scale=scale
-        ), denoiser.calls
+        return sample(denoiser, scheduler, (1, 3), LABELS, [1, 2, 3, 4], 8, guidance_scale=scale), denoiser.calls
 
     plain, calls = run(1.0)
     assert calls == [4] * 8
@@ -282,9 +280,7 @@ def test_global_random_states_are_neither_read_nor_changed() -> None:
 
 
 def test_the_result_is_an_ordinary_tensor_that_can_be_trained_on() -> None:
-    x = sample(
-        GaussianDenoiser("epsilon", MEANS), make_scheduler("ddim", "epsilon"), (1, 3), LABELS, [1, 2, 3, 4], 2
-    )
+    x = sample(GaussianDenoiser("epsilon", MEANS), make_scheduler("ddim", "epsilon"), (1, 3), LABELS, [1, 2, 3, 4], 2)
     assert not x.is_inference()
     weight = torch.ones(3, requires_grad=True)
     (x * weight).sum().backward()

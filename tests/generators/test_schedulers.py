@@ -21,9 +21,7 @@ def test_the_names_that_users_type_exist() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"scheduler='plms' is unknown.*generator\.scheduler.*ddpm, ddim"
-    ):
+    with pytest.raises(ConfigurationError, match=r"scheduler='plms' is unknown.*generator\.scheduler.*ddpm, ddim"):
         make_scheduler("plms", "epsilon")
 
 
@@ -71,9 +69,7 @@ def test_sample_and_noise_follow_from_what_is_predicted(prediction: str) -> None
     power = make_scheduler("ddpm", prediction).alphas_cumprod[t].view(-1, 1, 1)
     a, s = power.sqrt(), (1 - power).sqrt()
     torch.testing.assert_close(x_t, a * x_0 + s * noise)
-    recovered = {"sample": target, "epsilon": (x_t - s * target) / a, "v_prediction": a * x_t - s * target}[
-        prediction
-    ]
+    recovered = {"sample": target, "epsilon": (x_t - s * target) / a, "v_prediction": a * x_t - s * target}[prediction]
     torch.testing.assert_close(recovered[:-1], x_0[:-1], atol=1e-3, rtol=1e-3)  # at 999 a is 5e-5
 
 
