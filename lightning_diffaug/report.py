@@ -6,8 +6,9 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,6 +109,6 @@ def draw_grid(rows: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], path: Pa
     return path
 
 
-def _shown(image: Tensor) -> Tensor:
+def _shown(image: Tensor) -> np.ndarray[Any, Any]:
     values = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image.to(torch.float32)
-    return values[0] if len(values) == 1 else values.permute(1, 2, 0).clamp(0, 1)
+    return (values[0] if len(values) == 1 else values.permute(1, 2, 0)).clamp(0, 1).numpy()

@@ -1,0 +1,117 @@
+"""The README's Python is run as it stands."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch.utils.data import DataLoader, Dataset
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+class Dicts(Dataset[Any]):
+    targets = tuple(i % 2 for i in range(16))
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"id": f"{i:03}", "pixels": torch.rand(1, 8, 8, generator=_rng(i)), "target": i % 2, "age": float(i)}
+
+
+class Tuples(Dicts):
+    def __getitem__(self, i: int) -> Any:
+        return torch.rand(1, 8, 8, generator=_rng(i)), i % 2
+
+
+def _rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Real(LightningDataModule):
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        super().__init__()
+        self.dataset = dataset
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.dataset, batch_size=8, shuffle=True)
+
+
+class Learner(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 2)
+        self.ids: list[str] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = (batch["pixels"], batch["target"]) if isinstance(batch, dict) else batch
+        if isinstance(batch, dict):
+            self.ids += batch["id"]
+        return torch.nn.functional.cross_entropy(self.layer(x.flatten(1)), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The names that the README takes for granted, and a fit that a test can wait for."""
+    import lightning_diffaug
+    from lightning_diffaug import DiffAugDataModule, DiffusionGenerator
+
+    def quick(*arguments: Any, **settings: Any) -> Any:
+        return DiffAugDataModule(*arguments, **settings, window=64, cache_dir=tmp_path)
+
+    monkeypatch.setattr(lightning_diffaug, "DiffAugDataModule", quick, raising=False)
+    monkeypatch.setattr(
+        lightning_diffaug, "DiffusionGenerator", lambda: DiffusionGenerator(fit={"steps": 2}), raising=False
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    yield {
+        "trainer": trainer,
+        "model": Learner(),
+        "your_datamodule": Real(Tuples()),
+        "your_dict_datamodule": Real(Dicts()),
+    }
+    sys.modules.pop("my_generator", None)
+
+
+def test_the_readmes_python_runs_as_it_stands(words: dict[str, Any], tmp_path: Path) -> None:
+    three_lines, dicts, module, own = BLOCKS
+    exec(three_lines, words)
+    assert words["mixed"].figures()["mix/achieved_fraction"] == 0.25
+
+    exec(dicts, words)
+    words["trainer"].fit_loop.max_epochs = 2
+    words["trainer"].fit(words["model"], datamodule=words["mixed"])
+    ids = words["model"].ids
+    assert sum(name.startswith("synthetic/") for name in ids) == 4 and len(ids) == 16
+
+    (tmp_path / "my_generator.py").write_text(module)
+    exec("from my_generator import Blobs", words)
+    exec(own, words)
+    words["trainer"].fit_loop.max_epochs = 3
+    words["trainer"].fit(words["model"], datamodule=words["mixed"])
+    assert words["mixed"].figures()["pool/admitted"] >= 64
+
+
+def test_every_command_of_the_readme_names_what_exists() -> None:
+    text = README.read_text(encoding="utf-8")
+    root = README.parent
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make (\w[\w-]*)", text):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    commands = "\n".join(line for line in text.splitlines() if "train.py" in line)
+    for group, choice in re.findall(r"\b(real|augment|loss|trainer|experiment|generator|refill)=(\w+)", commands):
+        assert (root / "conf" / group / f"{choice}.yaml").is_file(), f"{group}={choice}"
