@@ -94,7 +94,7 @@ def live_leases(folder: Folder, timeout: float) -> list[LeaseInfo]:
 
 
 def remove_expired(folder: Folder, timeout: float) -> None:
-    """Removes lease files (of our form only) of dead processes, and those that have not beaten for ``timeout`` seconds."""
+    """Removes lease files (of our form only) of dead processes, and those without a beat for ``timeout`` seconds."""
     for name in folder.list(_FOLDER):
         path = folder.path(f"{_FOLDER}/{name}")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, PoolError):

@@ -80,8 +80,8 @@ class WindowSupply:
         wait_timeout: Seconds that a first or waited-for window may take; the fit of a generator does not count.
         always_wait: Wait for every window (``refill=sync``).
         last_complete: Slots of the last complete window, from a checkpoint.
-        ahead: Slots beyond the needed ones that the refill makes: the lease keeps them, or a bounded pool would drop and
-            make them for ever.
+        ahead: Slots beyond the needed ones that the refill makes: the lease keeps them, or a bounded pool would drop
+            and make them for ever.
         interrupt: Called while it waits; raises what is to end the wait.
     """
 

@@ -35,11 +35,12 @@ def test_makes_what_is_needed_at_once_and_nothing_else(tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_the_trainers_random_states_and_threads_are_as_they_were(tmp_path: Path) -> None:
+@pytest.mark.parametrize("generator", [Steady(), Fitted()], ids=["filling", "fitting"])
+def test_the_trainers_random_states_and_threads_are_as_they_were(generator: Any, tmp_path: Path) -> None:
     torch.set_num_threads(2)
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    refill = _refill(Steady(), tmp_path)
+    refill = _refill(generator, tmp_path)
     refill.need(0, 2)
     refill.close()
     assert random.getstate() == states[0]

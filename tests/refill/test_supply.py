@@ -82,7 +82,8 @@ def test_an_epoch_that_asks_for_nothing_waits_for_nothing_but_has_slots_made_for
     hand = Hand(tmp_path)
     window = _supply(hand, tmp_path).freeze(_request(range(3), (0, 0, 0)))
     assert (window.slots, window.available, window.short) == ([], [1.0] * 3, "")
-    assert hand.needed == [(0, 4)] and hand.polls == 0
+    assert hand.needed == [(0, 4)]
+    assert hand.polls == 0
 
 
 @pytest.mark.parametrize("when_short", ["reuse", "wait", "real", "error"])

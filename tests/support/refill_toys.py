@@ -154,6 +154,7 @@ class Fitted:
         if self.diary:
             with Path(self.diary).open("a") as diary:
                 diary.write(f"{os.getpid()}\n")
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
         for step in range(20):
             time.sleep(self.seconds / 20)
             progress(step + 1, 20)
