@@ -250,11 +250,13 @@ class DiffAugDataModule(LightningDataModule):
 
     def close(self) -> None:
         """Ends refill, workers and epoch cache; safe to call again. What was counted stays to be read."""
-        if self._loader is not None:
-            self._loader.close()
-            self._loader = None
-        if self._run is not None:
-            self._run.close()
+        loader, self._loader = self._loader, None
+        try:
+            if loader is not None:
+                loader.close()
+        finally:  # whatever becomes of the workers, no process stays
+            if self._run is not None:
+                self._run.close()
 
     # -- state
 

@@ -11,6 +11,7 @@ from typing import Any
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.naming import build, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
+from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fill_slot import Recipe
 from lightning_diffaug.refill.fitted import fitted_folder, fitted_weights
 from lightning_diffaug.snapshot import Snapshot
@@ -65,7 +66,7 @@ class Job:
 
     def write(self, path: Path) -> Path:
         """Writes the job as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+        Folder(path.parent).replace_bytes(path.name, json.dumps(dataclasses.asdict(self), indent=1).encode())
         return path
 
     @classmethod

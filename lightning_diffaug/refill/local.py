@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lightning_diffaug.errors import PoolError
 from lightning_diffaug.pool import SyntheticPool
@@ -85,7 +85,6 @@ class LocalRefill:
 
     def _launch(self) -> None:
         self._slots_at_start = self.status.slots
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             **os.environ,
             **dict.fromkeys(_THREADS, str(self._job.threads)),
@@ -97,7 +96,7 @@ class LocalRefill:
         command = [sys.executable, "-m", "lightning_diffaug.refill", str(self._run_dir / "job.json")]
         if threading.current_thread() is not threading.main_thread():
             command.append("--started-by-thread")  # the kernel would end it with the thread
-        with self._log_path.open("ab") as output:
+        with self._open_log() as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -108,6 +107,13 @@ class LocalRefill:
             )
         self._stamp_at_start = self._sign_of_life = self._status_stamp()
         self._seen_at = time.monotonic()
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            return self._log_path.open("ab")
+        except OSError:  # a full disk: training goes on without a log
+            return Path(os.devnull).open("wb")
 
     def poll(self) -> None:
         """Looks after the process; cheap enough for every batch."""
@@ -152,9 +158,9 @@ class LocalRefill:
             vain = "a restart would not help" if hopeless else f"{self._restarts} restarts in a row did not help"
             self.gave_up = f"the refill process {how}, {vain}. It said: {said}"
             log.error(
-                "%s\nTraining goes on with the samples that are there (data.when_short says how). Its log: %s",
+                "%s\nTraining goes on with the samples that are there (data.when_short says how). %s",
                 self.gave_up,
-                self._log_path,
+                f"Its log: {self._log_path}" if self._settings.log_file else "refill.log_file=<file> keeps its log.",
             )
             return
         pause = min(self._settings.backoff * 2**self._restarts, _LONGEST_PAUSE)

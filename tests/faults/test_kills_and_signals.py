@@ -225,6 +225,19 @@ def test_an_exception_in_training_step_leaves_nothing(workers: int, mixed: Any, 
     mix.close()
 
 
+def test_workers_that_cannot_be_ended_do_not_keep_the_refill_process(mixed: Any, tmp_path: Path) -> None:
+    mix = mixed(Steady())
+    loader = mix.train_dataloader()
+
+    def fails() -> None:
+        raise OSError("a worker is gone")
+
+    loader.close = fails
+    with pytest.raises(OSError, match="a worker is gone"):
+        mix.close()
+    assert _left(tmp_path / "cache") == []
+
+
 @pytest.mark.parametrize("refill", ["local", "sync", "none"])
 def test_a_run_that_ends_leaves_only_pool_and_generator(refill: str, mixed: Any, train: Any, tmp_path: Path) -> None:
     train(mixed(Fitted(), {"mode": refill}), 2)
