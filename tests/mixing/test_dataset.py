@@ -69,13 +69,22 @@ def test_a_batch_of_one_kind_alone(real: list[int], segments: tuple[str, ...]) -
     assert source["is_synthetic"].tolist() == [not real] * n
 
 
-def test_random_transforms_follow_the_batchs_seed_alone(segments: tuple[str, ...]) -> None:
-    def values(seed: int) -> Any:
-        return torch.stack([image for image, _ in _dataset(jitter)[_index(segments, seed)][0]])
+def python_jitter(image: torch.Tensor) -> torch.Tensor:
+    return image + torch.tensor([random.random() for _ in range(16)]).reshape(1, 4, 4)
 
-    torch.manual_seed(1)
+
+def numpy_jitter(image: torch.Tensor) -> torch.Tensor:
+    return image + torch.from_numpy(np.random.rand(1, 4, 4))
+
+
+@pytest.mark.parametrize("transform", [jitter, python_jitter, numpy_jitter], ids=["torch", "python", "numpy"])
+def test_random_transforms_follow_the_batchs_seed_alone(transform: Any, segments: tuple[str, ...]) -> None:
+    def values(seed: int) -> Any:
+        return torch.stack([image for image, _ in _dataset(transform)[_index(segments, seed)][0]])
+
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)
     first = values(5)
-    torch.manual_seed(2)
+    torch.manual_seed(2), random.seed(2), np.random.seed(2)
     assert torch.equal(first, values(5))
     assert not torch.equal(first, values(6))
     assert len(first.unique()) > 60  # no two samples of the batch are augmented alike
