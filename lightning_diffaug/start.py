@@ -138,6 +138,11 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         with untouched_rng():
             generator = build(name_of(generator))
     gates = pool.gates if pool.gates is not None else (Finite(), InRange())
+    if getattr(generator, "strength", 1.0) < 1 and isinstance(pool.planner, (str, Mapping)):
+        raise ConfigurationError(
+            f"generator.strength={generator.strength} starts from real samples, and data.planner={pool.planner!r} gives none. Set "
+            "generator.strength=1, or give data.planner an object whose plan holds 'start'."
+        )
     planner, gate_names = _planner(pool.planner, mix, data), [name_of(gate, "gates") for gate in gates]
     snapshot = None
     if named is not None and hasattr(generator, "fit_key") and (snapshot := data.snapshot()) is None:
