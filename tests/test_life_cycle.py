@@ -187,17 +187,16 @@ def test_two_fits_with_one_datamodule_are_alike(tmp_path: Path) -> None:
 
 def test_a_fit_after_a_resumed_one_starts_anew(tmp_path: Path) -> None:
     """A checkpoint's state is for the fit that loads it."""
-    mixed = _mixed(tmp_path)
-    run = trainer(tmp_path, 1)
+    mixed, run = _mixed(tmp_path), trainer(tmp_path, 2)
     run.fit(Recorder(), mixed)
-    run.save_checkpoint(tmp_path / "one.ckpt")
-    whole = _train(_mixed(tmp_path), tmp_path)
+    run.save_checkpoint(tmp_path / "two.ckpt")
+    whole = _train(_mixed(tmp_path), tmp_path, epochs=3)
     model = Recorder()
-    trainer(tmp_path, 2).fit(model, mixed, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
-    assert same(model.seen["train"], whole[6:])
-    assert same(_train(mixed, tmp_path), whole)
+    trainer(tmp_path, 3).fit(model, mixed, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+    assert same(model.seen["train"], whole[12:])
+    assert same(_train(mixed, tmp_path, epochs=1), whole[:6])
     figures = mixed.figures()
-    assert sum(figures[f"mix/draws_class_{c}"] for c in range(3)) == 48
+    assert sum(figures[f"mix/draws_class_{c}"] for c in range(3)) == 24
 
 
 def test_a_fit_that_goes_on_goes_on(tmp_path: Path) -> None:
