@@ -28,5 +28,6 @@ class MixMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs, under the names of `DiffAugDataModule.figures`."""
-        pl_module.log_dict(self._datamodule.figures(), rank_zero_only=True)
+        # what was made is known to rank 0 alone and 0 elsewhere, the rest is alike on all ranks
+        pl_module.log_dict(self._datamodule.figures(), sync_dist=trainer.world_size > 1, reduce_fx="max")
         self._datamodule.warn_of_many_uses()
