@@ -56,7 +56,8 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
     Args:
         slot: Slot number.
         recipe: What to make and how.
-        beat: Called before each pass of the generator, to show that work goes on.
+        beat: Called before each pass of the generator, to show that work goes on. A generator with an attribute
+            ``on_progress`` gets it there, to be called within a long pass.
 
     Returns:
         The shard: 0 … slot_size rows; rows that used up their attempts are named in ``rejected`` with their reason.
@@ -65,6 +66,8 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         GeneratorError: The generator, the planner or a gate raised.
     """
     started = time.perf_counter()
+    if hasattr(recipe.generator, "on_progress"):
+        recipe.generator.on_progress = beat
     condition = _planned(recipe, slot)
     admitted: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
     pending: list[int] = list(range(recipe.slot_size))

@@ -131,12 +131,15 @@ class Job:
         return None if weights is None else self.create_pool(generator, weights)
 
     def recipe(self, generator: Any) -> Recipe:
-        """The recipe of slots with the generator at hand."""
+        """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``."""
+        spec = SampleSpec.from_json(self.spec)
+        if hasattr(generator, "bind"):
+            generator.bind(spec, tuple(self.class_names))
         return Recipe(
             planner=build(self.planner, "planner"),
             generator=generator,
             gates=tuple(build(gate, "gates") for gate in self.gates),
-            spec=SampleSpec.from_json(self.spec),
+            spec=spec,
             slot_size=self.slot_size,
             pool_seed=self.pool_seed,
             attempts=self.attempts,
