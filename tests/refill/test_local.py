@@ -207,7 +207,7 @@ def test_a_process_started_from_another_thread_outlives_that_thread(start: Start
 
     def begin() -> None:
         began.append(start(Steady()))
-        _pool(began[0])  # it is up, and has asked the kernel for what it asks
+        watched(began[0], lambda: began[0].status.phase == "idle")  # it has asked the kernel for what it asks
 
     thread = threading.Thread(target=begin)
     thread.start()
