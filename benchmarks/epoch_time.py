@@ -1,6 +1,6 @@
 """Does it slow training? An epoch at fraction 0.5 against fraction 0 of the same loader, generator idle and at work.
 
-    python benchmarks/epoch_time.py
+python benchmarks/epoch_time.py
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ def main() -> None:
             drain(mix.train_dataloader())  # the pool is full, and frozen: the generator is idle from here on
         time.sleep(1)
         tasks = {name: (lambda mix=mix: drain(mix.train_dataloader())) for name, mix in mixes.items()}
-        print_ratios("loader alone, 10,000 images 3×32×32, idle generator", interleaved(tasks, rounds), "fraction 0")
+        print_ratios("loader alone, 10,000 images of 3x32x32, idle generator", interleaved(tasks, rounds), "fraction 0")
 
         network = small_cnn(3, 10, 8)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-        tasks = {name: (lambda mix=mix: train(mix.train_dataloader(), network, optimizer)) for name, mix in mixes.items()}
+        tasks = {
+            name: (lambda mix=mix: train(mix.train_dataloader(), network, optimizer)) for name, mix in mixes.items()
+        }
         print_ratios("training a small CNN, idle generator", interleaved(tasks, rounds), "fraction 0")
         for mix in mixes.values():
             mix.close()
@@ -68,7 +70,12 @@ def busy(folder: Path, rounds: int) -> None:
         return DigitsDataModule(shots=80, rare_classes=5, rare_shots=5)
 
     generator = DiffusionGenerator(fit={"steps": 60})
-    settings: dict[str, Any] = {"balance": "classes", "allocation": "deficit", "augment_synthetic": False, "cache_dir": folder}
+    settings: dict[str, Any] = {
+        "balance": "classes",
+        "allocation": "deficit",
+        "augment_synthetic": False,
+        "cache_dir": folder,
+    }
     resting = DiffAugDataModule(digits(), generator, 0, **settings)
     mixed = DiffAugDataModule(digits(), generator, 0.5, reuse=float("inf"), refill={"ahead": 100_000}, **settings)
     network = small_cnn(1, 10, 32)

@@ -1,6 +1,6 @@
 """What does an exact share cost? One epoch of the mix against the two usual ways to mix two data sets.
 
-    python benchmarks/mixing.py
+python benchmarks/mixing.py
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         mix = DiffAugDataModule(
-            real, NoiseGenerator(shape), FRACTION, batch_size=BATCH, reuse=float("inf"), window=4096, return_source=True,
-            cache_dir=folder,
+            real, NoiseGenerator(shape), FRACTION, batch_size=BATCH, reuse=float("inf"), window=4096,
+            return_source=True, cache_dir=folder,
         )  # fmt: skip
         counts = [int(batch[-1]["is_synthetic"].sum()) for batch in mix.train_dataloader()][:-1]
         tasks = {

@@ -1,20 +1,24 @@
 """Is a batch from the pool as fast as a batch from memory? Rows of the epoch cache against the real data set's path.
 
-    python benchmarks/reading.py
+python benchmarks/reading.py
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from support import interleaved, print_ratios
+from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
 from lightning_diffaug.pool import EpochCache, PoolHeader, Shard, SyntheticPool, fingerprint
 
 ROUNDS, BATCHES, BATCH = 9, 60, 128
+REFERENCE = "TensorDataset and default_collate"
 
 
 def main() -> None:
@@ -35,26 +39,22 @@ def main() -> None:
             dataset = TensorDataset(images, labels)
             batches = [torch.randint(0, len(images), (BATCH,), generator=rng) for _ in range(BATCHES)]
 
-            def through_dataset() -> None:
-                for batch in batches:
-                    default_collate([dataset[i] for i in batch.tolist()])  # noqa: B023
-
-            def gather_from_memory() -> None:
-                for batch in batches:
-                    images.index_select(0, batch), labels.index_select(0, batch)  # noqa: B023
-
-            def epoch_cache() -> None:
-                for batch in batches:
-                    segment.take(batch)  # noqa: B023
-
-            tasks = {
-                "TensorDataset and default_collate": through_dataset,
-                "gather from memory": gather_from_memory,
-                "epoch cache": epoch_cache,
+            tasks: dict[str, Callable[[Tensor], object]] = {
+                REFERENCE: lambda batch, dataset=dataset: default_collate([dataset[i] for i in batch.tolist()]),
+                "gather from memory": lambda batch, dataset=dataset: [
+                    t.index_select(0, batch) for t in dataset.tensors
+                ],
+                "epoch cache": segment.take,
             }
-            seconds = interleaved(tasks, ROUNDS)
-            print_ratios(f"{BATCHES} batches of {BATCH} of {shape}", seconds, "TensorDataset and default_collate")
+            every = {name: partial(for_each, task, batches) for name, task in tasks.items()}
+            seconds = interleaved(every, ROUNDS)
+            print_ratios(f"{BATCHES} batches of {BATCH} of {shape}", seconds, REFERENCE)
             cache.close()
+
+
+def for_each(task: Callable[[Tensor], object], batches: list[Tensor]) -> None:
+    for batch in batches:
+        task(batch)
 
 
 if __name__ == "__main__":

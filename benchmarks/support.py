@@ -62,5 +62,6 @@ def print_ratios(title: str, seconds: Mapping[str, list[float]], reference: str)
     base = statistics.median(seconds[reference])
     print(f"\n{title} (ratio of medians to {reference!r}, {len(seconds[reference])} interleaved rounds)")
     for name, values in seconds.items():
-        ratios = sorted(value / base for value in values)
-        print(f"  {name:<44} {statistics.median(values) / base:5.2f}   [{ratios[0]:.2f} … {ratios[-1]:.2f}]   {base * 1e3 * statistics.median(values) / base:8.1f} ms")
+        median = statistics.median(values)
+        low, high = min(values) / base, max(values) / base
+        print(f"  {name:<44} {median / base:5.2f}   [{low:.2f} … {high:.2f}]   {median * 1e3:8.1f} ms")

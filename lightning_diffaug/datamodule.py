@@ -26,7 +26,7 @@ from lightning_diffaug.run import MixRun
 from lightning_diffaug.spec import IMAGE, LABEL
 from lightning_diffaug.start import PoolSettings, start_run
 
-#: Hooks that are the wrapped module's own: Lightning asks whether they are overridden, so they are handed on as they are.
+# Lightning asks whether these hooks are overridden, so the wrapped module's own are handed on as they are.
 _HANDED_ON = (
     "val_dataloader",
     "test_dataloader",
@@ -150,16 +150,18 @@ class DiffAugDataModule(LightningDataModule):
         capacity_slots(capacity, window, slot_size)
         if when_short not in ("reuse", "wait", "real", "error"):
             raise ConfigurationError(
-                f"when_short={when_short!r} is none of reuse, wait, real, error: it says what happens when the window lacks "
-                "samples. Set data.when_short=reuse to use the last complete window again."
+                f"when_short={when_short!r} is none of reuse, wait, real, error: it says what happens when the window "
+                "lacks samples. Set data.when_short=reuse to use the last complete window again."
             )
         if not wait_timeout >= 0:
             raise ConfigurationError(
-                f"wait_timeout={wait_timeout} is below 0: it is how many seconds a window may take. Set data.wait_timeout to 300."
+                f"wait_timeout={wait_timeout} is below 0: it is how many seconds a window may take. Set "
+                "data.wait_timeout to 300."
             )
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigurationError(
-                f"seed={seed!r} is not a whole number from 0: it names the orders of the mix. Set data.seed (or seed) to e.g. 0."
+                f"seed={seed!r} is not a whole number from 0: it names the orders of the mix. Set data.seed (or seed) "
+                "to e.g. 0."
             )
         if image_range is not None and not image_range[0] < image_range[1]:
             raise ConfigurationError(
@@ -230,9 +232,7 @@ class DiffAugDataModule(LightningDataModule):
         if self._loader is None:
             self._data = RealTraining.of(self.real, **self._about_data)
             ranks = Ranks.of(self.trainer)
-            self._run = start_run(
-                self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state
-            )
+            self._run = start_run(self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state)
             self._state = None  # it is the run's now: a later fit starts anew, or loads its own
             self._loader = self._data.loader(self._run)
         return self._loader
@@ -315,7 +315,7 @@ def _as_datamodule(
         return real
     if not isinstance(real, Dataset):
         raise ConfigurationError(
-            f"real is a {type(real).__name__}: give a LightningDataModule, or a torch Dataset of training samples (with val= "
-            "and test=)."
+            f"real is a {type(real).__name__}: give a LightningDataModule, or a torch Dataset of training samples "
+            "(with val= and test=)."
         )
     return LightningDataModule.from_datasets(real, val, test, batch_size=batch_size, num_workers=num_workers)

@@ -44,7 +44,9 @@ def build(cfg: DictConfig) -> Parts:
 def _build(cfg: DictConfig) -> Parts:
     for key, least in (("seed", 0), ("threads", 1)):
         if isinstance(cfg[key], bool) or not isinstance(cfg[key], int) or cfg[key] < least:
-            raise ConfigurationError(f"{key}={cfg[key]!r} is not a whole number from {least}. Set {key} to e.g. {least}.")
+            raise ConfigurationError(
+                f"{key}={cfg[key]!r} is not a whole number from {least}. Set {key} to e.g. {least}."
+            )
     logging.getLogger("lightning").handlers.clear()  # Hydra's root handler prints what Lightning's own would repeat
     seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_num_threads(cfg.threads)

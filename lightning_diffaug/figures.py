@@ -17,8 +17,8 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
         class_names: Names of the classes; () for data without labels.
 
     Returns:
-        ``mix/requested_fraction`` and ``mix/achieved_fraction`` (means over all draws, of all ranks), ``mix/reuse`` (uses
-        of each pooled sample that a window held), ``mix/short_epochs``; ``pool/generated``, ``pool/admitted``,
+        ``mix/requested_fraction`` and ``mix/achieved_fraction`` (means over all draws, of all ranks), ``mix/reuse``
+        (uses of each pooled sample that a window held), ``mix/short_epochs``; ``pool/generated``, ``pool/admitted``,
         ``pool/rejected``, ``pool/generated_while_training`` (samples that this run made, on rank 0's node);
         ``generator/seconds``, ``generator/fit_seconds``, ``train/wait_seconds``; for each class
         ``mix/draws_class_<name>``, ``mix/synthetic_fraction_class_<name>`` and ``mix/reuse_class_<name>``.
@@ -26,8 +26,9 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
     if run is None:
         requested = float(settings.fraction(0))
         keys = (
-            "mix/achieved_fraction", "mix/reuse", "mix/short_epochs", "pool/generated", "pool/admitted", "pool/rejected",
-            "pool/generated_while_training", "generator/seconds", "generator/fit_seconds", "train/wait_seconds",
+            "mix/achieved_fraction", "mix/reuse", "mix/short_epochs", "pool/generated", "pool/admitted",
+            "pool/rejected", "pool/generated_while_training", "generator/seconds", "generator/fit_seconds",
+            "train/wait_seconds",
         )  # fmt: skip
         return {"mix/requested_fraction": requested} | dict.fromkeys(keys, 0.0)
     progress, status = run.progress, run.status

@@ -101,27 +101,23 @@ class RealTraining:
             real_sample = next(iter(facts.dataset)) if is_stream else facts.dataset[0]
             template = raw_data[0] if raw_data is not None else real_sample
             spec = probe(template, fields)
-            label = spec[LABEL] if LABEL in spec else None
+            label = spec.get(LABEL)
             values = None
             if raw_data is not None:
                 values = find_labels(raw_data, labels, None if label is None else label.path)
             if label is not None and values is None:
                 raise ConfigurationError(
-                    "the samples of the stream have a label, and which classes there are is not known before it is read. Give "
-                    "raw=<map-style dataset of the same kind of samples>."
+                    "the samples of the stream have a label, and which classes there are is not known before it is "
+                    "read. Give raw=<map-style dataset of the same kind of samples>."
                 )
             if label is None and values is not None:
-                spec = SampleSpec(
-                    (*spec.fields, FieldSpec(LABEL, "(labels)", "scalar", "int64", (), 0.0, 0.0))
-                )
+                spec = SampleSpec((*spec.fields, FieldSpec(LABEL, "(labels)", "scalar", "int64", (), 0.0, 0.0)))
             transform = _synthetic_transform(
                 real, facts.dataset, raw_data, raw is not None or is_stream, template, real_sample, spec,
                 synthetic_transform, augment_synthetic,
             )  # fmt: skip
             spec = _ranged(spec, raw_data, template, value_range)
-            distinct = (
-                sorted(set(values), key=lambda value: (isinstance(value, str), value)) if values else []
-            )
+            distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value)) if values else []
             adapter = SampleAdapter(template, spec, distinct, fill)
         index = None
         if values is not None:
@@ -163,9 +159,7 @@ class RealTraining:
             self.return_source,
         )
         if self.is_stream:
-            return StreamLoader(
-                self.facts.dataset, dataset, course, self.facts.batch_size, self.facts.options
-            )
+            return StreamLoader(self.facts.dataset, dataset, course, self.facts.batch_size, self.facts.options)
         return MixedLoader(dataset, course, self.facts.options)
 
     def snapshot(self) -> Snapshot | None:
@@ -186,8 +180,10 @@ class RealTraining:
         if size > self.snapshot_limit:
             if self.raw_name is None:
                 raise ConfigurationError(
-                    f"the training data are {size / 2**30:.1f} GiB, above snapshot_limit={self.snapshot_limit}, so they are "
-                    'not copied for the refill process. Give raw={"_target_": "package.module.function or Class", ...}, '
+                    f"the training data are {size / 2**30:.1f} GiB, above snapshot_limit={self.snapshot_limit}, so "
+                    "they are "
+                    'not copied for the refill process. Give raw={"_target_": "package.module.function or Class", '
+                    "...}, "
                     "from which it reads them itself, or raise data.snapshot_limit."
                 )
             source = self.raw
@@ -229,8 +225,8 @@ def _check_raw(raw: Any, is_stream: bool, length: int) -> None:
         return
     if len(raw) != length:
         raise ConfigurationError(
-            f"raw has {len(raw)} samples and the training data {length}: it has to be the same samples, index for index, "
-            "without augmentation. Give raw=<the same dataset with its transform off>."
+            f"raw has {len(raw)} samples and the training data {length}: it has to be the same samples, index for "
+            "index, without augmentation. Give raw=<the same dataset with its transform off>."
         )
 
 
@@ -248,16 +244,17 @@ def _synthetic_transform(
     """What pooled samples go through so that they look like real ones; checked on a raw sample."""
     if given is not None and not augment_synthetic:
         raise ConfigurationError(
-            "synthetic_transform= says all that synthetic samples go through, so augment_synthetic=False has nothing to take "
-            "off. Set one of data.synthetic_transform and data.augment_synthetic."
+            "synthetic_transform= says all that synthetic samples go through, so augment_synthetic=False has nothing "
+            "to take off. Set one of data.synthetic_transform and data.augment_synthetic."
         )
     change = given
     if not augment_synthetic:
         change = getattr(real, "eval_transform", None)
         if change is None:
             raise ConfigurationError(
-                f"augment_synthetic=False needs to know the conversion without augmentation, and {type(real).__name__} has no "
-                "attribute eval_transform. Give synthetic_transform=<conversion of a raw sample> (data.synthetic_transform)."
+                f"augment_synthetic=False needs to know the conversion without augmentation, and {type(real).__name__} "
+                "has attribute eval_transform. Give synthetic_transform=<conversion of a raw sample> "
+                "(data.synthetic_transform)."
             )
     image = spec.continuous[0] if spec.continuous else spec.fields[0]
     if change is not None:
@@ -269,7 +266,7 @@ def _synthetic_transform(
         candidates = [SampleTransform()]
     else:
         assert raw is not None
-        found = find_transform(dataset, raw, image, spec[LABEL] if LABEL in spec else None)
+        found = find_transform(dataset, raw, image, spec.get(LABEL))
         return None if found.is_identity else found
     wanted = signature(real_sample)
     for candidate in candidates:
@@ -284,9 +281,7 @@ def _synthetic_transform(
     )
 
 
-def _ranged(
-    spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tuple[float, float] | None
-) -> SampleSpec:
+def _ranged(spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tuple[float, float] | None) -> SampleSpec:
     """The specification with the value ranges of floating-point fields."""
     ranged = []
     for field in spec.fields:
@@ -294,8 +289,8 @@ def _ranged(
             low, high = given if given is not None else _found_range(field, raw, template)
             if not low < high:
                 raise ConfigurationError(
-                    f"field {field.path!r} has the value range [{low}, {high}], so it cannot be scaled for a generator. Give "
-                    "image_range=(low, high) (key data.image_range)."
+                    f"field {field.path!r} has the value range [{low}, {high}], so it cannot be scaled for a "
+                    "generator. Give image_range=(low, high) (key data.image_range)."
                 )
             field = dataclasses.replace(field, low=float(low), high=float(high))
         ranged.append(field)

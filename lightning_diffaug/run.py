@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-
 from lightning_diffaug.mixing.dataset import BatchIndex
 from lightning_diffaug.mixing.plan import EpochPlan
 from lightning_diffaug.mixing.progress import MixProgress
@@ -150,8 +149,8 @@ class MixRun:
             name = "" if found is None else found.fingerprint
             if pinned is not None and name != self._resumed_pool:
                 log.warning(
-                    "the run is resumed with another pool (%s; it was %s): a setting of the generator, its weights or the "
-                    "training data changed, so the rest of the epoch is not what it would have been.",
+                    "the run is resumed with another pool (%s; it was %s): a setting of the generator, its weights or "
+                    "the training data changed, so the rest of the epoch is not what it would have been.",
                     name or "none", self._resumed_pool or "none",
                 )  # fmt: skip
         window, paths, pool = self._ranks.agree((window, paths, pool))
@@ -208,8 +207,8 @@ class MixRun:
             if uses > bound and c not in self._uses_said:
                 self._uses_said.add(c)
                 log.warning(
-                    "each pooled sample of class %d was used %.0f times so far, reuse asks for %g: the class has few rows in "
-                    "the window. Raise data.window, or its share with data.planner.",
+                    "each pooled sample of class %d was used %.0f times so far, reuse asks for %g: the class has few "
+                    "rows in the window. Raise data.window, or its share with data.planner.",
                     c, uses, self._sampler.settings.reuse,
                 )  # fmt: skip
 

@@ -199,9 +199,9 @@ def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
     low, high = (0.0, 255.0) if tensor.dtype == torch.uint8 else (0.0, 1.0)
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise SampleStructureError(
-            f"field {path!r} is of dtype {tensor.dtype}, and generators make continuous values: uint8 or floating point. "
-            "Let the dataset convert it (give the result as raw= where the training transform does), or leave it out of "
-            "fields= and give it a value with fill={...}."
+            f"field {path!r} is of dtype {tensor.dtype}, and generators make continuous values: uint8 or floating "
+            "Let the dataset convert it (give the result as raw= where the training transform does), or leave it out "
+            "of fields= and give it a value with fill={...}."
         )
     return FieldSpec(name, path, kind, str(tensor.dtype).removeprefix("torch."), dims, low, high, layout)
 
@@ -286,11 +286,7 @@ class SampleAdapter:
                 f"fill names {sorted(unknown)}, which the sample does not have:\n{describe(template)}"
             )
         for path, leaf in self._leaves.items():
-            if (
-                path not in self._by_path
-                and path not in self._fill
-                and not isinstance(leaf, (str, type(None)))
-            ):
+            if path not in self._by_path and path not in self._fill and not isinstance(leaf, (str, type(None))):
                 raise ConfigurationError(
                     f"field {path!r} ({type(leaf).__name__}) is neither made by the generator nor filled, so a "
                     f'synthetic sample would lack it. Give fill={{"{path}": <value or callable>}} (key data.fill).'
@@ -333,11 +329,7 @@ class SampleAdapter:
             values = [self._label_values[i] for i in tensor.tolist()]
             if isinstance(leaf, Tensor):
                 return [torch.tensor(value, dtype=leaf.dtype) for value in values]
-            return (
-                values
-                if isinstance(leaf, (int, str))
-                else [np.asarray(v, dtype=leaf.dtype)[()] for v in values]
-            )
+            return values if isinstance(leaf, (int, str)) else [np.asarray(v, dtype=leaf.dtype)[()] for v in values]
         if field.kind == "scalar":
             return [type(leaf)(value) for value in tensor.tolist()]
         if field.layout == "hwc":
@@ -350,7 +342,5 @@ class SampleAdapter:
             return [_TV_KINDS[field.kind](row) for row in tensor.unbind(0)]
         if field.kind == "ndarray":
             return list(tensor.numpy())
-        arrays = (
-            tensor[:, 0].numpy() if field.mode == "L" else tensor.permute(0, 2, 3, 1).contiguous().numpy()
-        )
+        arrays = tensor[:, 0].numpy() if field.mode == "L" else tensor.permute(0, 2, 3, 1).contiguous().numpy()
         return [PILImage.fromarray(array) for array in arrays]

@@ -80,6 +80,10 @@ class SampleSpec:
                 return field
         raise KeyError(f"no field {name!r}; there are {[f.name for f in self.fields]}")
 
+    def get(self, name: str) -> FieldSpec | None:
+        """The field of that name, or None."""
+        return next((field for field in self.fields if field.name == name), None)
+
     def __contains__(self, name: object) -> bool:
         return any(field.name == name for field in self.fields)
 

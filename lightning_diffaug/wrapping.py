@@ -98,24 +98,18 @@ def loader_facts(loader: Any) -> LoaderFacts:
             "data.balance=classes."
         )
     if not isinstance(loader.batch_sampler, (BatchSampler, type(None))):
-        raise ConfigurationError(
-            f"batch sampler {type(loader.batch_sampler).__name__} of real= cannot be mixed."
-        )
+        raise ConfigurationError(f"batch sampler {type(loader.batch_sampler).__name__} of real= cannot be mixed.")
     dataset, shuffle = loader.dataset, True
-    if isinstance(dataset, IterableDataset):
-        shuffle = False
-    elif isinstance(loader.sampler, SequentialSampler):
+    if isinstance(dataset, IterableDataset) or isinstance(loader.sampler, SequentialSampler):
         shuffle = False
     elif isinstance(loader.sampler, DistributedSampler):
         shuffle = loader.sampler.shuffle
     elif type(loader.sampler) is SubsetRandomSampler:
         dataset = Subset(dataset, list(loader.sampler.indices))
-    elif (
-        type(loader.sampler) is not RandomSampler or loader.sampler.replacement or loader.sampler._num_samples
-    ):
+    elif type(loader.sampler) is not RandomSampler or loader.sampler.replacement or loader.sampler._num_samples:
         raise ConfigurationError(
-            f"the wrapped train loader draws by {type(loader.sampler).__name__} with settings of its own, which the mix "
-            "would override without a word. Use shuffle=True there; for class-balanced draws set "
+            f"the wrapped train loader draws by {type(loader.sampler).__name__} with settings of its own, which the "
+            "mix would override without a word. Use shuffle=True there; for class-balanced draws set "
             "data.balance=classes."
         )
     options = {name: getattr(loader, name) for name in _LOADER_OPTIONS}
@@ -245,9 +239,7 @@ def find_transform(
     candidates: list[SampleTransform] = []
     if callable(transform):
         candidates += [
-            SampleTransform(
-                of_image=transform, of_label=of_label, image_path=image.path, label_path=label_path
-            ),
+            SampleTransform(of_image=transform, of_label=of_label, image_path=image.path, label_path=label_path),
             SampleTransform(of_sample=transform),
         ]
     elif callable(transforms):
@@ -258,8 +250,8 @@ def find_transform(
         if _varies(raw):
             raise SampleStructureError(
                 "the same index of the training data gives different samples though their transform is off, so they "
-                "are augmented inside __getitem__, where that cannot be taken off: the pool would hold augmented samples. "
-                "Give raw=<the dataset without augmentation> and synthetic_transform=."
+                "are augmented inside __getitem__, where that cannot be taken off: the pool would hold augmented "
+                "samples. Give raw=<the dataset without augmentation> and synthetic_transform=."
             )
         wanted, sample = signature(dataset[0]), raw[0]
         fitting = [c for c in candidates if _applied(c, sample) == wanted]
@@ -285,10 +277,7 @@ def _varies(dataset: Dataset[Any]) -> bool:
         random.seed(seed)
         seen.append([np.asarray(leaf) for leaf in leaves(dataset[0]).values() if not isinstance(leaf, str)])
     return any(
-        not np.array_equal(a, b)
-        for other in seen[1:]
-        for a, b in zip(seen[0], other, strict=True)
-        if a.dtype != object
+        not np.array_equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other, strict=True) if a.dtype != object
     )
 
 
@@ -336,8 +325,8 @@ def _label_value(leaf: Any) -> int | str:
     value = leaf.item() if hasattr(leaf, "item") else leaf
     if isinstance(value, bool) or not isinstance(value, int):
         raise SampleStructureError(
-            f"a label is {leaf!r} ({type(leaf).__name__}): one integer or string for each sample is needed. Give labels=, "
-            "or leave the label out of fields= (then data.balance=none and data.allocation=as_real)."
+            f"a label is {leaf!r} ({type(leaf).__name__}): one integer or string for each sample is needed. Give "
+            "labels=, or leave the label out of fields= (then data.balance=none and data.allocation=as_real)."
         )
     return value
 
@@ -349,11 +338,7 @@ def _stored_labels(dataset: Dataset[Any]) -> Sequence[Any] | None:
         return None if inner is None else [inner[i] for i in dataset.indices]
     if isinstance(dataset, ConcatDataset):
         parts = [_stored_labels(part) for part in dataset.datasets]
-        return (
-            None
-            if any(part is None for part in parts)
-            else [v for part in parts if part is not None for v in part]
-        )
+        return None if any(part is None for part in parts) else [v for part in parts if part is not None for v in part]
     for name in ("targets", "labels"):
         stored: Literal[None] | Any = getattr(dataset, name, None)
         if stored is None or callable(stored) or isinstance(stored, (str, dict)):

@@ -45,12 +45,8 @@ def _train(mixed: DiffAugDataModule, tmp_path: Path, epochs: int = 2, **options:
 # Loader workers ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("context", "workers"), [("fork", 2), ("spawn", 1)]
-)  # a spawned one imports everything
-def test_batches_do_not_depend_on_workers_or_how_they_start(
-    context: str, workers: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("spawn", 1)])  # a spawned one imports everything
+def test_batches_do_not_depend_on_workers_or_how_they_start(context: str, workers: int, tmp_path: Path) -> None:
     alone = _train(_mixed(tmp_path, RealModule(Images(transform=jitter))), tmp_path)
     real = RealModule(Images(transform=jitter), num_workers=workers, multiprocessing_context=context)
     assert same(_train(_mixed(tmp_path, real), tmp_path), alone)
@@ -125,9 +121,7 @@ def test_plain_datasets_are_wrapped(tmp_path: Path) -> None:
     real = [i for batch in model.seen["train"] for i in batch[2]["real_index"].tolist() if i >= 0]
     assert real != sorted(real)  # shuffled
     assert sorted({int(v) for batch in model.seen["val"] for v in batch[0].unique()}) == list(range(100, 108))
-    assert sorted({int(v) for batch in model.seen["test"] for v in batch[0].unique()}) == list(
-        range(150, 158)
-    )
+    assert sorted({int(v) for batch in model.seen["test"] for v in batch[0].unique()}) == list(range(150, 158))
 
 
 def test_what_is_no_data_is_refused() -> None:
@@ -219,9 +213,7 @@ def test_one_trainer_logs_the_figures_of_the_module_that_it_fits(tmp_path: Path)
 
 def test_reloading_loaders_every_epoch_changes_nothing(tmp_path: Path) -> None:
     whole = _train(_mixed(tmp_path, RealModule(num_workers=2)), tmp_path, epochs=3)
-    again = _train(
-        _mixed(tmp_path, RealModule(num_workers=2)), tmp_path, epochs=3, reload_dataloaders_every_n_epochs=1
-    )
+    again = _train(_mixed(tmp_path, RealModule(num_workers=2)), tmp_path, epochs=3, reload_dataloaders_every_n_epochs=1)
     assert same(whole, again)
 
 
@@ -255,9 +247,7 @@ def test_close_may_be_called_at_any_time(tmp_path: Path) -> None:
     mixed.close()
     mixed.close()
     assert not list((tmp_path / "cache" / "runs").iterdir())
-    assert not (tmp_path / "cache" / "epoch_cache").exists() or not list(
-        (tmp_path / "cache" / "epoch_cache").iterdir()
-    )
+    assert not (tmp_path / "cache" / "epoch_cache").exists() or not list((tmp_path / "cache" / "epoch_cache").iterdir())
 
 
 # Loaders that cannot be mixed ---------------------------------------------------------------------------------------
@@ -402,9 +392,7 @@ def test_a_resumed_stream_goes_on_where_it_was(tmp_path: Path) -> None:
 
     whole = _train(_mixed(tmp_path, _stream(SizedStream())), tmp_path, callbacks=[Save()])
     model = Recorder()
-    trainer(tmp_path, 2).fit(
-        model, _mixed(tmp_path, _stream(SizedStream())), ckpt_path=tmp_path / "stream.ckpt"
-    )
+    trainer(tmp_path, 2).fit(model, _mixed(tmp_path, _stream(SizedStream())), ckpt_path=tmp_path / "stream.ckpt")
     assert same(model.seen["train"], whole[8:])
 
 

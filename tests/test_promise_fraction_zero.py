@@ -32,9 +32,7 @@ def _batches(datamodule: Any, root: Path, *callbacks: Callback) -> list[Any]:
 
 @pytest.mark.parametrize("fraction", [0, 0.0, {"name": "constant", "value": 0}])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_fraction_zero_gives_the_wrapped_batches_bit_for_bit(
-    fraction: Any, workers: int, tmp_path: Path
-) -> None:
+def test_fraction_zero_gives_the_wrapped_batches_bit_for_bit(fraction: Any, workers: int, tmp_path: Path) -> None:
     def real() -> RealModule:
         return RealModule(Images(transform=jitter), num_workers=workers, drop_last=True)
 

@@ -145,9 +145,7 @@ def test_hooks_trainer_and_state_are_the_wrapped_modules(fraction: float, tmp_pa
     assert real.trainer is run
     assert real.calls[:2] == ["prepare_data", "setup fit"]
     assert real.calls[-1] == "teardown fit"
-    assert (
-        real.calls.count("before_transfer") == real.calls.count("transfer") == 6 + 2
-    )  # train and validation
+    assert real.calls.count("before_transfer") == real.calls.count("transfer") == 6 + 2  # train and validation
     assert all(batch[0].is_floating_point() for batch in model.seen["train"])
     assert all(batch[0].dtype == torch.uint8 for batch in model.seen["val"])
 
@@ -194,9 +192,7 @@ def test_hooks_that_the_wrapped_module_lacks_stay_lacking(tmp_path: Path) -> Non
     [lambda one: [one, one], lambda one: {"a": one, "b": one}, lambda one: iter(one)],
     ids=["list", "dict", "iterator"],
 )
-def test_several_training_loaders_are_refused_with_the_remedy(
-    loaders: Callable[[Any], Any], tmp_path: Path
-) -> None:
+def test_several_training_loaders_are_refused_with_the_remedy(loaders: Callable[[Any], Any], tmp_path: Path) -> None:
     real = RealModule()
     one = real.train_dataloader()
     real.train_dataloader = lambda: loaders(one)  # type: ignore[method-assign]

@@ -54,9 +54,7 @@ def _slots(batches: list[Any]) -> set[int]:
 
 @pytest.mark.parametrize("batch_size", [4, 5])
 @pytest.mark.parametrize("fraction", [0.25, 0.3, 0.5, 0.7, 1, 1.0])
-def test_share_is_exact_in_every_batch_and_over_epochs(
-    fraction: float, batch_size: int, tmp_path: Path
-) -> None:
+def test_share_is_exact_in_every_batch_and_over_epochs(fraction: float, batch_size: int, tmp_path: Path) -> None:
     mixed = _mixed(tmp_path, RealModule(batch_size=batch_size), synthetic_fraction=fraction)
     batches = _train(mixed, tmp_path, epochs=3)
     exact, drawn, synthetic = Fraction(str(fraction)), 0, 0
@@ -72,9 +70,7 @@ def test_share_is_exact_in_every_batch_and_over_epochs(
 
 
 def test_drop_last_is_counted(tmp_path: Path) -> None:
-    batches = _train(
-        _mixed(tmp_path, RealModule(batch_size=5, drop_last=True), synthetic_fraction=0.3), tmp_path
-    )
+    batches = _train(_mixed(tmp_path, RealModule(batch_size=5, drop_last=True), synthetic_fraction=0.3), tmp_path)
     assert len(batches) == 8
     assert sum(_synthetic(batches)) == 12  # .3 of the 40 draws that were made, not of 48
 
@@ -151,9 +147,7 @@ def test_starved_reuse_takes_the_last_complete_window(
     assert "slots are missing" in caplog.text
 
 
-def test_starved_reuse_in_the_first_window_takes_what_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_starved_reuse_in_the_first_window_takes_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lightning_diffaug.start, "NoRefill", prefilled([1]))
     mixed = _mixed(tmp_path, when_short="reuse", **STARVED)
     batches = _train(mixed, tmp_path, epochs=1)
@@ -178,9 +172,7 @@ def test_starved_real_draws_real_samples_of_the_same_class(
     assert "when_short=real" in caplog.text
 
 
-def test_starved_error_raises_and_says_what_to_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_starved_error_raises_and_says_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lightning_diffaug.start, "NoRefill", prefilled([0, 1]))
     with pytest.raises(ShortWindowError, match=r"1 of the window's 2 slots(.|\n)*data\.when_short=error"):
         _train(_mixed(tmp_path, when_short="error", **STARVED), tmp_path)

@@ -96,7 +96,8 @@ def test_the_readmes_python_runs_as_it_stands(words: dict[str, Any], tmp_path: P
     words["trainer"].fit_loop.max_epochs = 2
     words["trainer"].fit(words["model"], datamodule=words["mixed"])
     ids = words["model"].ids
-    assert sum(name.startswith("synthetic/") for name in ids) == 4 and len(ids) == 16
+    assert len(ids) == 16
+    assert sum(name.startswith("synthetic/") for name in ids) == 4
 
     (tmp_path / "my_generator.py").write_text(module)
     exec("from my_generator import Blobs", words)

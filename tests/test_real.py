@@ -77,9 +77,7 @@ def test_the_snapshots_hash_names_content_labels_and_order() -> None:
 
 
 def test_data_above_the_limit_are_not_copied(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"snapshot_limit=100(.|\n)*_target_(.|\n)*data\.snapshot_limit"
-    ):
+    with pytest.raises(ConfigurationError, match=r"snapshot_limit=100(.|\n)*_target_(.|\n)*data\.snapshot_limit"):
         _data(snapshot_limit=100).snapshot()
 
 

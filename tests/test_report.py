@@ -28,7 +28,8 @@ def test_the_table_says_what_was_asked_and_achieved_in_all_and_per_class(
     }
     print_table(figures, tmp_path)
     text = capsys.readouterr().out
-    assert "0.2500" in text and "0.2490" in text
+    assert "0.2500" in text
+    assert "0.2490" in text
     assert "cat 0.500, dog 0.000" in text
     assert str(tmp_path) in text
 

@@ -225,9 +225,7 @@ def test_rest_of_a_short_epoch_is_equal_after_a_resume(
     assert resumed.figures()["mix/short_epochs"] == 1
 
 
-def test_resume_with_the_refill_process_makes_deleted_slots_again(
-    uninterrupted: list[Any], tmp_path: Path
-) -> None:
+def test_resume_with_the_refill_process_makes_deleted_slots_again(uninterrupted: list[Any], tmp_path: Path) -> None:
     """The window's slots are gone when the run resumes: they are made again, and the batches are the same."""
     cache = tmp_path / "cache"
     local = {"mode": "local", "nice": 0}

@@ -104,9 +104,7 @@ def test_what_is_no_integer_is_no_label(flag: Any) -> None:
         (-2.0, -1.5, (-2, -1.5)),
     ],
 )
-def test_the_range_of_data_is_a_usual_one_where_it_fits(
-    low: float, high: float, found: tuple[float, float]
-) -> None:
+def test_the_range_of_data_is_a_usual_one_where_it_fits(low: float, high: float, found: tuple[float, float]) -> None:
     assert value_range(low, high) == found
 
 

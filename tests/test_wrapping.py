@@ -31,9 +31,7 @@ def _collate(samples: list[Any]) -> list[Any]:
 def test_facts_are_read_off_the_loader() -> None:
     data = Images()
     facts = loader_facts(
-        DataLoader(
-            data, batch_size=5, shuffle=True, drop_last=True, collate_fn=_collate, num_workers=1, timeout=9
-        )
+        DataLoader(data, batch_size=5, shuffle=True, drop_last=True, collate_fn=_collate, num_workers=1, timeout=9)
     )
     assert facts.dataset is data
     assert (facts.batch_size, facts.drop_last, facts.shuffle, facts.collate_fn) == (5, True, True, _collate)

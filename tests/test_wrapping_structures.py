@@ -486,9 +486,7 @@ def test_synthetic_samples_go_through_the_real_training_transform(
     assert 0.25 < images.max() <= 0.5  # the pool has the raw values, the transform halves them
     assert ((images * 510) % 1 < 1e-3).logical_or((images * 510) % 1 > 1 - 1e-3).all()
     after = [get(data[i]) if not isinstance(data[i], dict) else data[i]["x"] for i in range(len(data))]
-    assert all(
-        torch.equal(a, b) for a, b in zip(before, after, strict=True)
-    )  # the user's dataset is as it was
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))  # the user's dataset is as it was
 
 
 def test_target_transform_maps_synthetic_labels_too(tmp_path: Path) -> None:

@@ -28,9 +28,7 @@ class SmallAffine(v2.Transform):  # type: ignore[misc]  # torchvision's classes 
         ConfigurationError: a value is out of its range.
     """
 
-    def __init__(
-        self, p: float = 0.5, degrees: float = 15.0, pixels: float = 1.0, scale: float = 0.1
-    ) -> None:
+    def __init__(self, p: float = 0.5, degrees: float = 15.0, pixels: float = 1.0, scale: float = 0.1) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ConfigurationError(

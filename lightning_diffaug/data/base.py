@@ -75,9 +75,7 @@ class RealDataModule(LightningDataModule):
         _at_least("batch_size", batch_size, 1, "how many images a batch holds")
         _at_least("num_workers", num_workers, 0, "how many processes load batches")
         _at_least("shots", shots, 1, "how many training images are kept per class (null: all)")
-        _at_least(
-            "rare_shots", rare_shots, 1, "how many training images a rare class keeps (null: as `shots`)"
-        )
+        _at_least("rare_shots", rare_shots, 1, "how many training images a rare class keeps (null: as `shots`)")
         _at_least("seed", seed, 0, "the seed of the few-shot selection")
         if isinstance(rare_classes, int) and rare_classes > 0 and rare_shots is None:
             raise ConfigurationError(
@@ -194,6 +192,4 @@ class RealDataModule(LightningDataModule):
 
 def _at_least(key: str, value: int | None, least: int, meaning: str) -> None:
     if value is not None and value < least:
-        raise ConfigurationError(
-            f"{key}={value} is below {least}: it is {meaning}. Set real.{key} to {least} or more"
-        )
+        raise ConfigurationError(f"{key}={value} is below {least}: it is {meaning}. Set real.{key} to {least} or more")

@@ -101,8 +101,7 @@ class ImageFolderDataModule(RealDataModule):
         """Paths by part and class."""
         if not self.root.is_dir():
             raise ConfigurationError(
-                f"root={self.root} is not a folder, so there is no data. Set real.root to your "
-                f"images.\n{LAYOUT}"
+                f"root={self.root} is not a folder, so there is no data. Set real.root to your images.\n{LAYOUT}"
             )
         train = self.root / "train"
         if not train.is_dir():
@@ -129,9 +128,7 @@ class ImageFolderDataModule(RealDataModule):
         found = next((by_class for name in VAL_NAMES if (by_class := _by_class(self.root / name))), None)
         if found is None:
             share = self.split[1] / (self.split[0] + self.split[1])
-            log.info(
-                "%s has no val/: %.0f %% of train/ are set aside for validation.", self.root, 100 * share
-            )
+            log.info("%s has no val/: %.0f %% of train/ are set aside for validation.", self.root, 100 * share)
             parts |= self._divide(parts["train"], ("train", "val"), (1 - share, share))
         else:
             parts["val"] = found
@@ -148,9 +145,7 @@ class ImageFolderDataModule(RealDataModule):
         classes = sorted(whole)
         labels = [classes.index(name) for _, name in entries]
         parts: dict[str, ByClass] = {}
-        for part, indices in zip(
-            names, stratified_split(labels, shares, self.split_seed, classes), strict=True
-        ):
+        for part, indices in zip(names, stratified_split(labels, shares, self.split_seed, classes), strict=True):
             parts[part] = {name: [] for name in classes}
             for index in indices:
                 path, name = entries[index]

@@ -66,9 +66,7 @@ class TorchvisionDataModule(RealDataModule):
     ) -> None:
         super().__init__(**settings)
         if name not in SOURCES:
-            raise ConfigurationError(
-                f"name={name!r} is unknown. Set real.name to one of {', '.join(SOURCES)}"
-            )
+            raise ConfigurationError(f"name={name!r} is unknown. Set real.name to one of {', '.join(SOURCES)}")
         if not 0 < val_share < 1:
             raise ConfigurationError(
                 f"val_share={val_share} is not in (0, 1): it is the share of the training part set aside for "

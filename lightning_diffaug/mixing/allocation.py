@@ -185,9 +185,7 @@ def targets(
             synthetic = fill_deficit(n, total, max_class_share * level, level)
         else:
             odds = max_class_share / (1 - max_class_share) if max_class_share < 1 else math.inf
-            synthetic = fill_deficit(
-                n, total, np.where(present, real * odds if odds < math.inf else np.inf, 0.0), n
-            )
+            synthetic = fill_deficit(n, total, np.where(present, real * odds if odds < math.inf else np.inf, 0.0), n)
     else:
         synthetic = total * n / n.sum()
         if per_class:
@@ -228,9 +226,7 @@ def quotas(
     elif _one_of("data.allocation", allocation, ("as_real", "deficit"), " or shares by class") == "as_real":
         shares = n / n.sum()
     else:
-        synthetic = targets(
-            n, REFERENCE_FRACTION, "replace", "classes", allocation, max_class_share
-        ).synthetic
+        synthetic = targets(n, REFERENCE_FRACTION, "replace", "classes", allocation, max_class_share).synthetic
         shares = synthetic / synthetic.sum()
     present = (n > 0) / (n > 0).sum()
     mixed: FloatArray = (1 - UNIFORM_SHARE) * shares + UNIFORM_SHARE * present
@@ -255,8 +251,7 @@ def _shares(allocation: Mapping[Any, float], n: FloatArray, class_names: Sequenc
         share = _number(value)
         if not 0 <= share < math.inf:
             raise ConfigurationError(
-                f"data.allocation.{key}={value!r} is not a share of at least 0. "
-                f"Set data.allocation.{key} to one."
+                f"data.allocation.{key}={value!r} is not a share of at least 0. Set data.allocation.{key} to one."
             )
         if not np.isnan(shares[c]):
             raise ConfigurationError(

@@ -84,8 +84,8 @@ class MixedDataset(Dataset[Any]):
         adapter: Turns pooled rows into samples of the user's structure.
         synthetic_transform: Applied to each pooled sample; None for none.
         collate_fn: Makes the batch, as the wrapped loader's does.
-        return_source: Adds ``is_synthetic`` (bool (n,)), ``slot``, ``row`` and ``real_index`` (int64 (n,), -1 where there
-            is none) to the batch.
+        return_source: Adds ``is_synthetic`` (bool (n,)), ``slot``, ``row`` and ``real_index`` (int64 (n,), -1 where
+            there is none) to the batch.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class MixedDataset(Dataset[Any]):
     def __getitem__(self, index: BatchIndex) -> Any:
         """Collates the samples that `index` names.
 
-        Random transforms draw from the batch's own seed, whatever the worker: that is what makes a resumed run equal to an
-        uninterrupted one. The global random states are left as they were.
+        Random transforms draw from the batch's own seed, whatever the worker: that is what makes a resumed run equal
+        to an uninterrupted one. The global random states are left as they were.
         """
         with seeded(index.seed):
             return self.assemble(index, self._real_samples(index.real[index.real >= 0].tolist()))
@@ -116,9 +116,7 @@ class MixedDataset(Dataset[Any]):
         samples: list[Any] = [None] * len(index)
         for position, sample in zip(np.flatnonzero(index.real >= 0).tolist(), real_samples, strict=True):
             samples[position] = sample
-        drawn = [
-            self._draw(index, number) for number in np.unique(index.segment[index.segment >= 0]).tolist()
-        ]
+        drawn = [self._draw(index, number) for number in np.unique(index.segment[index.segment >= 0]).tolist()]
         for part in drawn:
             for position, sample in zip(part.positions.tolist(), part.samples, strict=True):
                 samples[position] = sample

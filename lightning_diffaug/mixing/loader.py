@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
@@ -88,7 +88,7 @@ class MixedLoader:
         self._course.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the position is in the DataModule's state. Its being here tells Lightning that the loader resumes."""
+        """Nothing: the position is in the DataModule's state. Lightning sees by it that the loader resumes."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,9 +132,7 @@ class StreamLoader(MixedLoader):
     def __iter__(self) -> Iterator[Any]:
         batches = self._course.begin()
         samples = (sample for chunk in self._inner for sample in chunk)
-        next(
-            islice(samples, self._course.real_before() - 1, None), None
-        ) if self._course.real_before() else None
+        next(islice(samples, self._course.real_before() - 1, None), None) if self._course.real_before() else None
         for index in batches:
             real = list(islice(samples, int((index.real >= 0).sum())))
             if len(real) < (index.real >= 0).sum():

@@ -45,10 +45,7 @@ class Keys:
 
     def spread(self, stream: Stream, counts: IntArray, jitter: bool = True) -> IntArray:
         """Order that spreads the draws, listed by class, evenly: draw j of class c at (j + u) / counts_c."""
-        u = [
-            self.rng(stream, c).random(int(k)) if jitter and k else np.full(k, 0.5)
-            for c, k in enumerate(counts)
-        ]
+        u = [self.rng(stream, c).random(int(k)) if jitter and k else np.full(k, 0.5) for c, k in enumerate(counts)]
         places = [(np.arange(k) + v) / max(int(k), 1) for v, k in zip(u, counts, strict=True)]
         # Each class's places ascend, which the stable sort makes use of.
         return np.argsort(np.concatenate(places), kind="stable")
@@ -89,10 +86,7 @@ class RealOrder:
         everything = np.flatnonzero(self.class_of >= 0)
         wanted = length if self.labelled else length + int(further.sum())
         rounds = -(-wanted // everything.size) * everything.size
-        if self.shuffle:
-            stream = self.keys.cycles(Stream.REAL, everything, rounds)
-        else:
-            stream = np.resize(everything, rounds)
+        stream = self.keys.cycles(Stream.REAL, everything, rounds) if self.shuffle else np.resize(everything, rounds)
         if not self.labelled:
             return stream[:length], [stream[length:wanted]]
         if not further.any():

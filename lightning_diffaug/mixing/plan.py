@@ -138,9 +138,7 @@ class EpochPlan:
             spread = keys.spread(Stream.REAL_SPREAD, count, jitter=shuffle)
             drawn, drawn_classes = drawn[spread], np.repeat(np.arange(len(own)), count)[spread]
             further = [stream[k:] for stream, k in zip(streams, count, strict=True)]
-        made = [
-            keys.cycles(Stream.WINDOW, rows[c], k, c) for c, k in enumerate((planned - substituted).tolist())
-        ]
+        made = [keys.cycles(Stream.WINDOW, rows[c], k, c) for c, k in enumerate((planned - substituted).tolist())]
         spread = keys.spread(Stream.SYNTHETIC_SPREAD, planned)
         window_row, real_index, classes = (np.full(total, -1, np.int64) for _ in range(3))
         window_row[at_synthetic] = _listed(served, made)[spread]
@@ -233,8 +231,7 @@ def _check(
     num_classes = targets.real.size
     if not len(members) == len(rows) == targets.synthetic.size == num_classes:
         raise ValueError(
-            f"members of {len(members)} classes, window rows of {len(rows)} and targets of "
-            f"{num_classes} do not match"
+            f"members of {len(members)} classes, window rows of {len(rows)} and targets of {num_classes} do not match"
         )
     if not targets.labelled and num_classes != 1:
         raise ValueError(f"unlabelled data has one pseudo-class, not {num_classes}")

@@ -101,8 +101,8 @@ class MixSampler:
         self.draws = total // world_size // batch_size * batch_size if drop_last else -(-total // world_size)
         if self.draws == 0:
             raise ConfigurationError(
-                f"an epoch of {total} draws on {world_size} ranks has no whole batch of {batch_size}, and drop_last drops "
-                "the rest, so nothing would be trained on. Lower the batch size or set drop_last=False."
+                f"an epoch of {total} draws on {world_size} ranks has no whole batch of {batch_size}, and drop_last "
+                "drops the rest, so nothing would be trained on. Lower the batch size or set drop_last=False."
             )
         self.targets(0)  # refuses what does not fit the data
 
@@ -164,9 +164,7 @@ class MixSampler:
             exact=self.settings.exact,
         )
 
-    def batches(
-        self, plan: EpochPlan, rows: WindowRows, epoch: int, rank: int, start: int
-    ) -> Iterator[BatchIndex]:
+    def batches(self, plan: EpochPlan, rows: WindowRows, epoch: int, rank: int, start: int) -> Iterator[BatchIndex]:
         """The batches of a rank from number `start` on; reaching any of them costs the same.
 
         Args:

@@ -189,9 +189,7 @@ class ImageClassifier(LightningModule):
     def _evaluate(self, key: str, batch: Sequence[Any]) -> tuple[Tensor, Tensor]:
         x, y = batch[0], batch[1]
         logits: Tensor = self(x)
-        self.log(
-            key, F.cross_entropy(logits, y), on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True
-        )
+        self.log(key, F.cross_entropy(logits, y), on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return logits, y
 
     def _log_accuracies(self, stage: str, metric: MulticlassConfusionMatrix) -> Tensor:

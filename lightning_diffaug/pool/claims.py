@@ -85,11 +85,7 @@ class Claims:
     def _all(self) -> Iterator[Claim]:
         for name in self._folder.list(_FOLDER):
             number = name.removesuffix(_SUFFIX)
-            if (
-                name == f"{number}{_SUFFIX}"
-                and number.isdecimal()
-                and (claim := self.get(int(number))) is not None
-            ):
+            if name == f"{number}{_SUFFIX}" and number.isdecimal() and (claim := self.get(int(number))) is not None:
                 yield claim
 
 

@@ -144,9 +144,7 @@ def check(file: BinaryIO) -> None:
     head = prefix + file.read(length)
     at = head.find(_KEY, 8) + len(_KEY)
     if at < 8 + len(_KEY) or at + _DIGITS > len(head):
-        raise DamagedShardError(
-            "the header has no checksum: the file was not written by this library, or is altered"
-        )
+        raise DamagedShardError("the header has no checksum: the file was not written by this library, or is altered")
     digest = hashlib.blake2b(head[:at] + _BLANK.encode() + head[at + _DIGITS :], digest_size=_DIGITS // 2)
     while chunk := file.read(DIGEST_CHUNK):
         digest.update(chunk)

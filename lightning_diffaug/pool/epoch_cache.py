@@ -38,8 +38,7 @@ class UnavailableSlotsError(DamagedShardError, FileNotFoundError):
             "the window is not complete: "
             + "; ".join(
                 [f"slots {list(self.missing)} are not published"] * bool(self.missing)
-                + [f"slots {list(self.damaged)} are damaged ({'; '.join(self.damaged.values())})"]
-                * bool(self.damaged)
+                + [f"slots {list(self.damaged)} are damaged ({'; '.join(self.damaged.values())})"] * bool(self.damaged)
             )
             + ". Have them made (again), or decide by data.when_short."
         )
@@ -80,15 +79,11 @@ class EpochCache:
             PoolError: The cache's folder cannot be written, or slots disagree in their fields.
         """
         if sorted(set(slots)) != list(slots):
-            raise ValueError(
-                f"slots={list(slots)} are not ascending: the order of rows must not depend on the caller"
-            )
+            raise ValueError(f"slots={list(slots)} are not ascending: the order of rows must not depend on the caller")
         trouble = _Trouble(pool)
         counts = {k: self._size(trouble, k) for k in slots}
         segments = []
-        for piece in _cut(
-            slots, {k: size.n if size else 0 for k, size in counts.items()}, pool.header.slot_size
-        ):
+        for piece in _cut(slots, {k: size.n if size else 0 for k, size in counts.items()}, pool.header.slot_size):
             sizes = {k: size for k in piece if (size := counts[k]) is not None}
             segment = self._existing(pool, piece) or self._made(trouble, piece, sizes)
             if segment is not None:
@@ -151,9 +146,7 @@ class EpochCache:
         self._verified[name] = inode
         return segment
 
-    def _made(
-        self, trouble: _Trouble, slots: Sequence[int], sizes: dict[int, ShardSummary]
-    ) -> Segment | None:
+    def _made(self, trouble: _Trouble, slots: Sequence[int], sizes: dict[int, ShardSummary]) -> Segment | None:
         pool, name = trouble.pool, _name(slots)
         if len(sizes) < len(slots):
             trouble.try_all(sizes)
@@ -233,9 +226,5 @@ def _cut(slots: Sequence[int], counts: dict[int, int], slot_size: int) -> list[l
 
 def _name(slots: Sequence[int]) -> str:
     first, last = slots[0], slots[-1]
-    holes = (
-        ""
-        if len(slots) == last - first + 1
-        else "-" + hashlib.sha256(repr(list(slots)).encode()).hexdigest()[:8]
-    )
+    holes = "" if len(slots) == last - first + 1 else "-" + hashlib.sha256(repr(list(slots)).encode()).hexdigest()[:8]
     return f"{first:09d}-{last:09d}{holes}.safetensors"

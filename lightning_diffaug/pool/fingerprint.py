@@ -30,9 +30,7 @@ def fingerprint(parts: Mapping[str, Any], length: int = 24) -> str:
         ConfigurationError: A value is not plain; the text names its key.
     """
     if not 16 <= length <= 32:
-        raise ConfigurationError(
-            f"length={length} is not in 16..32: shorter names may collide. Set length to 24."
-        )
+        raise ConfigurationError(f"length={length} is not in 16..32: shorter names may collide. Set length to 24.")
     text = canonical_json(_settled(parts, "parts"))
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

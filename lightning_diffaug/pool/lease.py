@@ -64,9 +64,7 @@ class Lease:
             self._folder.replace_bytes(self._name, json.dumps(state).encode())
         except PoolError as error:
             if not self._failed:
-                _log.warning(
-                    "Lease of run %s not written; its slots may be dropped early. %s", self.run_id, error
-                )
+                _log.warning("Lease of run %s not written; its slots may be dropped early. %s", self.run_id, error)
             self._failed = True
 
     def close(self) -> None:

@@ -154,9 +154,7 @@ class SyntheticPool:
             )
         created = self._folder.put_if_absent(_name(k), lambda path: write_shard(path, shard, self._tags(k)))
         if not created and self.path(k).is_dir():
-            raise PoolError(
-                f"{self.path(k)} is a folder, in the place of slot {k}: it cannot be stored. Move it away."
-            )
+            raise PoolError(f"{self.path(k)} is a folder, in the place of slot {k}: it cannot be stored. Move it away.")
         return created
 
     def read(self, k: int) -> Shard:
@@ -186,9 +184,7 @@ class SyntheticPool:
             try:
                 moved = self._folder.set_aside(_name(k), inode)
             except PoolError as not_moved:
-                raise DamagedShardError(
-                    f"slot {k}: {error}. It could not be set aside: {not_moved}"
-                ) from error
+                raise DamagedShardError(f"slot {k}: {error}. It could not be set aside: {not_moved}") from error
             if moved is not None:
                 _log.warning(
                     "Slot %d of %s is damaged (%s): set aside as %s, to be made again.",

@@ -68,8 +68,7 @@ class Segment:
                     raise DamagedShardError(f"{path} is not a segment of an epoch cache")
                 if metadata["version"] != str(FORMAT_VERSION):
                     raise PoolFormatError(
-                        f"{path} is of format version {metadata['version']}; remove paths.cache_dir's epoch "
-                        f"caches"
+                        f"{path} is of format version {metadata['version']}; remove paths.cache_dir's epoch caches"
                     )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
@@ -97,9 +96,7 @@ class Segment:
             # where another process keeps the cores busy. "clip" writes without a buffer; rows were checked above.
             np.take(flat, index, axis=0, out=out, mode="clip")
             shape = (len(index), *field.shape[1:])
-            taken[name] = (
-                torch.from_numpy(out).view(field.dtype).reshape(shape) if out.size else field.new_empty(shape)
-            )
+            taken[name] = torch.from_numpy(out).view(field.dtype).reshape(shape) if out.size else field.new_empty(shape)
         return taken
 
     def strings(self, rows: Rows) -> dict[str, list[str]]:
@@ -117,9 +114,7 @@ class Segment:
         if index.size and index.dtype.kind not in "iu":
             raise IndexError(f"rows of {self.path} are numbers 0..{len(self) - 1}, not {index.dtype}")
         if index.size and not (index.min() >= 0 and index.max() < len(self)):
-            raise IndexError(
-                f"rows {index.min()}..{index.max()} are not all in 0..{len(self) - 1} of {self.path}"
-            )
+            raise IndexError(f"rows {index.min()}..{index.max()} are not all in 0..{len(self) - 1} of {self.path}")
         return index.astype(np.int64, copy=False)
 
 
@@ -134,9 +129,7 @@ def open_segment(path: str | os.PathLike[str]) -> Segment:
     return _opened(os.fspath(path), status.st_ino, status.st_mtime_ns)
 
 
-def write_segment(
-    path: Path, pool: str, sizes: Mapping[int, ShardSummary], read: Callable[[int], Shard]
-) -> None:
+def write_segment(path: Path, pool: str, sizes: Mapping[int, ShardSummary], read: Callable[[int], Shard]) -> None:
     """Writes a segment slot by slot, so that one slot at a time is in memory.
 
     Args:
@@ -205,9 +198,7 @@ def _columns(sizes: Mapping[int, ShardSummary], like: Shard) -> dict[str, Column
 
 def _check_alike(k: int, shard: Shard, first_slot: int, first: Shard, size: ShardSummary) -> None:
     def form(of: Shard) -> dict[str, Any]:
-        return {n: (t.dtype, tuple(t.shape[1:])) for n, t in of.fields.items()} | dict.fromkeys(
-            of.strings, "str"
-        )
+        return {n: (t.dtype, tuple(t.shape[1:])) for n, t in of.fields.items()} | dict.fromkeys(of.strings, "str")
 
     if form(shard) != form(first):
         raise PoolError(

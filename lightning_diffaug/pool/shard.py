@@ -144,9 +144,7 @@ def read_shard(source: Path | bytes, tags: Mapping[str, str] | None = None) -> S
         )
     for name, value in (tags or {}).items():
         if metadata.get(name) != value:
-            raise DamagedShardError(
-                f"the file was written for {name}={metadata.get(name)}, not {name}={value}"
-            )
+            raise DamagedShardError(f"the file was written for {name}={metadata.get(name)}, not {name}={value}")
     parts = {name: json.loads(metadata[name]) for name in ("strings", "rows", "rejected", "made")}
     return Shard(fields=dict(safetensors.torch.load(data)), **parts)
 

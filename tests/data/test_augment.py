@@ -73,9 +73,7 @@ def test_mirroring_only_where_it_is_asked_for() -> None:
     assert changed(classical(p=0.0)) == 0
 
 
-@pytest.mark.parametrize(
-    "settings", [{"p": 1.5}, {"p": -0.1}, {"scale": 1.0}, {"degrees": -1.0}, {"pixels": -1.0}]
-)
+@pytest.mark.parametrize("settings", [{"p": 1.5}, {"p": -0.1}, {"scale": 1.0}, {"degrees": -1.0}, {"pixels": -1.0}])
 def test_a_value_out_of_range_names_its_key(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=r"real\.augment"):
         classical(**settings)

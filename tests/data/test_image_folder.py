@@ -61,9 +61,7 @@ def test_no_image_is_in_two_parts(tmp_path: Path, write_images: Write) -> None:
     for name in ("cat", "dog"):
         write_images(tmp_path / name, 20)
     data = ImageFolderDataModule(tmp_path, memory_limit_mb=0)
-    paths = [
-        path for part in (data.splits.train, data.splits.val, data.splits.test) for path in part.images.paths
-    ]
+    paths = [path for part in (data.splits.train, data.splits.val, data.splits.test) for path in part.images.paths]
     assert len(set(paths)) == len(paths) == 40
 
 
@@ -98,9 +96,7 @@ def test_default_size_is_native_up_to_32_and_said_once(
     assert ImageFolderDataModule(tmp_path, size=48).image_size == 48
 
 
-@pytest.mark.parametrize(
-    ("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)]
-)
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)])
 def test_channels_follow_the_files(tmp_path: Path, write_images: Write, mode: str, channels: int) -> None:
     for name in ("cat", "dog"):
         write_images(tmp_path / name, 4, mode=mode)
@@ -174,9 +170,7 @@ def test_a_class_too_small_to_split_is_named(tmp_path: Path, write_images: Write
         ImageFolderDataModule(tmp_path).setup()
 
 
-@pytest.mark.parametrize(
-    ("settings", "key"), [({"size": 2}, "real.size"), ({"split": [0.5, 0.5]}, "real.split")]
-)
+@pytest.mark.parametrize(("settings", "key"), [({"size": 2}, "real.size"), ({"split": [0.5, 0.5]}, "real.split")])
 def test_a_setting_out_of_range_names_its_key(tmp_path: Path, settings: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigurationError, match=key.replace(".", r"\.")):
         ImageFolderDataModule(tmp_path, **settings)

@@ -142,9 +142,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         thread.join()
 
 
-def test_what_is_missing_is_downloaded_once(
-    tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_is_downloaded_once(tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CifarFiles, "MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     TorchvisionDataModule("cifar10", root=tmp_path / "here", download=True).prepare_data()
     archive.unlink()

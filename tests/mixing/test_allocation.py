@@ -190,18 +190,14 @@ def test_a_wrong_allocation_is_refused_with_its_key(allocation, message):
 
 
 def test_shares_above_a_balanced_total_are_refused_with_the_remedies():
-    with pytest.raises(
-        ConfigurationError, match=r"more than a class's total: 60\.0 .* of 40\.0 for 'eel'.*"
-    ) as caught:
+    with pytest.raises(ConfigurationError, match=r"more than a class's total: 60\.0 .* of 40\.0 for 'eel'.*") as caught:
         targets([40, 40, 40], 0.5, "replace", "classes", {"eel": 1}, class_names=("cat", "dog", "eel"))
     for key in ("data.allocation.eel", "data.synthetic_fraction", "data.balance=none"):
         assert key in str(caught.value)
     targets([40, 40, 40], "1/3", "replace", "classes", {2: 1})
 
 
-@pytest.mark.parametrize(
-    ("balance", "allocation"), [("classes", "as_real"), ("none", "deficit"), ("none", {0: 1})]
-)
+@pytest.mark.parametrize(("balance", "allocation"), [("classes", "as_real"), ("none", "deficit"), ("none", {0: 1})])
 def test_data_without_labels_takes_only_the_data_as_it_is(balance, allocation):
     with pytest.raises(ConfigurationError, match=r"data\.balance=none and data\.allocation=as_real"):
         targets([100], 0.25, "replace", balance, allocation, labelled=False)

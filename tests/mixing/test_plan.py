@@ -53,9 +53,7 @@ def test_the_contracts_check_in_whole_draws():
         made = plan.made(425)
         both = made.real_by_class + made.synthetic_by_class
         assert made.draws == both.sum() == 425
-        assert made.synthetic == math.floor(Fraction(425, 4) * (epoch + 1)) - math.floor(
-            Fraction(425, 4) * epoch
-        )
+        assert made.synthetic == math.floor(Fraction(425, 4) * (epoch + 1)) - math.floor(Fraction(425, 4) * epoch)
         assert set(both) == {42, 43}
         assert set(made.synthetic_by_class[:5]) <= {21, 22}
         assert (made.synthetic_by_class[5:] == 0).all()
@@ -128,9 +126,7 @@ def test_append_draws_each_real_sample_exactly_once_in_every_epoch():
     for balance, shuffle, fraction in product(["none", "classes"], [True, False], FRACTIONS[:-1]):
         draws, exact = epoch_draws(425, fraction, "append")
         for epoch in range(3):
-            plan = make(
-                RARE, fraction, "append", balance, epoch=epoch, carried=exact * draws * epoch, shuffle=shuffle
-            )
+            plan = make(RARE, fraction, "append", balance, epoch=epoch, carried=exact * draws * epoch, shuffle=shuffle)
             real = plan.real_index[plan.real_index >= 0]
             assert sorted(real.tolist()) == list(range(425))
     draws = epoch_draws(425, 0.25, "append")[0]
@@ -193,9 +189,7 @@ def test_classes_of_one_size_have_orders_of_their_own():
     members, rows = members_of([40, 40]), window_of(2, 20)
     plan = make([40, 40], 0.25, allocation="as_real", window_rows=rows)
     for column, own in ((plan.real_index, members), (plan.window_row, rows)):
-        first, second = (
-            np.searchsorted(own[c], column[(plan.cls == c) & (column >= 0)])[:10] for c in (0, 1)
-        )
+        first, second = (np.searchsorted(own[c], column[(plan.cls == c) & (column >= 0)])[:10] for c in (0, 1))
         assert (first != second).any()
 
 
@@ -327,9 +321,7 @@ def test_a_partly_available_class_is_substituted_to_the_rounding_and_evenly():
 
 @pytest.mark.parametrize(("share", "served"), [(0.05, 0), (0.1, 1), (0.3, 2), (0.5, 3), (0.9, 5), (0.95, 5)])
 def test_what_the_window_serves_is_rounded_to_the_nearest(share, served):
-    plan = make(
-        [20], 0.25, balance="none", allocation="as_real", window_rows=window_of(1, 9), available=[share]
-    )
+    plan = make([20], 0.25, balance="none", allocation="as_real", window_rows=window_of(1, 9), available=[share])
     assert plan.planned.tolist() == [5]
     assert plan.made(20).synthetic == served
 

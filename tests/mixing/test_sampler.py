@@ -13,9 +13,7 @@ from lightning_diffaug.mixing.sampler import MixSampler, MixSettings, batch_seed
 from lightning_diffaug.pool.frozen import WindowRows
 
 
-def _sampler(
-    n: int = 24, world_size: int = 1, batch_size: int = 4, drop_last: bool = False, **settings: Any
-) -> Any:
+def _sampler(n: int = 24, world_size: int = 1, batch_size: int = 4, drop_last: bool = False, **settings: Any) -> Any:
     settings = {
         "fraction": as_schedule(settings.pop("fraction", 0.5)),
         "reuse": 1,

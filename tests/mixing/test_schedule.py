@@ -51,9 +51,7 @@ def test_a_fraction_outside_0_to_1_is_refused_with_its_key(value):
         as_schedule(value)
 
 
-@pytest.mark.parametrize(
-    "value", [True, False, None, "many", "1/0", float("nan"), float("inf"), [0.5], 1j, Linear]
-)
+@pytest.mark.parametrize("value", [True, False, None, "many", "1/0", float("nan"), float("inf"), [0.5], 1j, Linear])
 def test_what_is_not_a_number_is_refused_with_its_key(value):
     with pytest.raises(ConfigurationError, match=r"data\.synthetic_fraction.*is not a finite number"):
         as_schedule(value)

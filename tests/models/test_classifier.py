@@ -181,9 +181,7 @@ def test_resumed_run_equals_uninterrupted_and_loads_plain_values_only(tmp_path: 
         record = LambdaCallback(on_train_epoch_start=lambda run, _: trained.append(run.current_epoch))
         every = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         callbacks = [record, every]
-        run = trainer(
-            tmp_path, max_epochs=4, log_every_n_steps=1, enable_checkpointing=True, callbacks=callbacks
-        )
+        run = trainer(tmp_path, max_epochs=4, log_every_n_steps=1, enable_checkpointing=True, callbacks=callbacks)
         run.fit(model, batches(), batches(), ckpt_path=checkpoint, weights_only=True)
         return model, trained
 

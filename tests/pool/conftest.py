@@ -35,9 +35,7 @@ def make_shard() -> Callable[..., Shard]:
 
 @pytest.fixture
 def header() -> PoolHeader:
-    return PoolHeader(
-        "f" * 24, {"seed": 0, "model": {"steps": 10}}, SLOT_SIZE, {"fields": [{"name": "image"}]}
-    )
+    return PoolHeader("f" * 24, {"seed": 0, "model": {"steps": 10}}, SLOT_SIZE, {"fields": [{"name": "image"}]})
 
 
 @pytest.fixture

@@ -90,9 +90,7 @@ def test_a_window_that_moves_on_keeps_its_inner_segments(
     assert all(before[name] == after[name] for name in kept)
 
 
-def test_slots_without_rows_block_nothing(
-    pool: SyntheticPool, cache: EpochCache, make_shard: MakeShard
-) -> None:
+def test_slots_without_rows_block_nothing(pool: SyntheticPool, cache: EpochCache, make_shard: MakeShard) -> None:
     fill(pool, range(0, 8, 2), make_shard)
     for k in range(1, 8, 2):
         pool.publish(k, Shard({}, rejected=[{"reason": "all rejected"}]))
@@ -216,9 +214,7 @@ def test_the_segments_of_another_pool_are_not_used(
     assert_holds(cache.gather(other, range(3)), other, [0, 1, 2])
 
 
-def test_a_gathered_window_outlives_its_slots(
-    pool: SyntheticPool, cache: EpochCache, make_shard: MakeShard
-) -> None:
+def test_a_gathered_window_outlives_its_slots(pool: SyntheticPool, cache: EpochCache, make_shard: MakeShard) -> None:
     fill(pool, range(3), make_shard)
     cache.gather(pool, range(3))
     assert pool.drop_beyond(0) == [0, 1, 2]

@@ -103,9 +103,7 @@ def test_tensor_digest_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyP
         torch.ones(7).bool(),
     ]
     whole = [tensor_digest(t) for t in tensors]
-    module = importlib.import_module(
-        "lightning_diffaug.pool.fingerprint"
-    )  # the package has a function of that name
+    module = importlib.import_module("lightning_diffaug.pool.fingerprint")  # the package has a function of that name
     for size in (1, 8, 100, 1000):
         monkeypatch.setattr(module, "DIGEST_CHUNK", size)
         assert [tensor_digest(t) for t in tensors] == whole

@@ -43,9 +43,7 @@ def test_kill_9_of_two_writers_never_shows_a_partial_slot(
     slots = pool.slots()
     assert len(slots) > 24
     assert pool.verify() == {}
-    assert all(
-        pool.read(k).content == make_shard(k, shape=(3, 64, 64)).content for k in random.sample(slots, 10)
-    )
+    assert all(pool.read(k).content == make_shard(k, shape=(3, 64, 64)).content for k in random.sample(slots, 10))
     assert not list(tmp_path.rglob(".tmp-*")), "what the dead left was removed when the pool was opened"
     # Slots that died in the making are free at once: nothing has to be waited for.
     assert pool.claims() == {}

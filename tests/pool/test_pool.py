@@ -111,9 +111,7 @@ def test_another_format_version_is_refused_and_left_as_it_is(
     assert (tmp_path / "pool.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "3", "null", '{"checksum": 1', '{"checksum": 1}', '{"version": 1}']
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", "null", '{"checksum": 1', '{"checksum": 1}', '{"version": 1}'])
 def test_a_damaged_header_is_refused(tmp_path: Path, header: PoolHeader, text: str) -> None:
     (tmp_path / "pool.json").write_text(text)
     for attempt in (lambda: SyntheticPool.open(tmp_path), lambda: SyntheticPool.create(tmp_path, header)):
@@ -187,9 +185,7 @@ def test_a_slot_file_under_another_number_or_from_another_pool_is_damage(
     assert pool.slots() == [1]
 
 
-def test_damage_that_cannot_be_set_aside_is_still_not_read(
-    pool: SyntheticPool, make_shard: MakeShard
-) -> None:
+def test_damage_that_cannot_be_set_aside_is_still_not_read(pool: SyntheticPool, make_shard: MakeShard) -> None:
     pool.publish(0, make_shard(0))
     flip(pool.path(0), 100)
     (pool.folder / "damaged").write_text("a file in the way")
@@ -357,9 +353,7 @@ def test_one_of_many_claimers_wins(pool: SyntheticPool, forked: Forked, tmp_path
 # -- leases and capacity
 
 
-def test_slots_beyond_the_capacity_are_dropped_oldest_first(
-    pool: SyntheticPool, make_shard: MakeShard
-) -> None:
+def test_slots_beyond_the_capacity_are_dropped_oldest_first(pool: SyntheticPool, make_shard: MakeShard) -> None:
     for k in range(6):
         pool.publish(k, make_shard(k))
     assert pool.drop_beyond(6) == []

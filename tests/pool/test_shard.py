@@ -81,9 +81,7 @@ def test_a_slot_made_again_has_the_same_content_checksum(tmp_path: Path, make_sh
         Shard(first.fields, first.strings, first.rows),
         Shard(first.fields, {}, first.rows, first.rejected),
         Shard(first.fields, first.strings, [{}] * 8, first.rejected),
-        Shard(
-            {**first.fields, "label": first.fields["label"].int()}, first.strings, first.rows, first.rejected
-        ),
+        Shard({**first.fields, "label": first.fields["label"].int()}, first.strings, first.rows, first.rejected),
     ]
     assert len({shard.content for shard in [first, *others]}) == 1 + len(others)
 
@@ -159,9 +157,7 @@ def test_text_that_looks_like_the_header_does_no_harm(tmp_path: Path) -> None:
         + "0" * 64
         + '" \\"checksum\\":\\" \0 \ud83d\ude00 </s>'.encode("utf-16", "surrogatepass").decode("utf-16")
     )
-    shard = Shard(
-        {"checksum": torch.zeros(1)}, {"prompt": [text]}, [{'"checksum":"': text}], made={"checksum": "x"}
-    )
+    shard = Shard({"checksum": torch.zeros(1)}, {"prompt": [text]}, [{'"checksum":"': text}], made={"checksum": "x"})
     assert_equal(read_shard(written(tmp_path, shard)), shard)
 
 

@@ -98,9 +98,7 @@ def test_a_full_disk_is_an_error_that_names_folder_and_key(tmp_path: Path, forke
         (errno.EDQUOT, "quota"),
     ],
 )
-def test_a_failing_link_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, cause: str
-) -> None:
+def test_a_failing_link_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, cause: str) -> None:
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
