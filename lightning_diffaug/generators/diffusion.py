@@ -11,12 +11,17 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
+from lightning_diffaug.generators.codec import VaeCodec, codec_hash
+from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
 from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
-from lightning_diffaug.generators.loop import SAMPLER_VERSION, check_sampling, sample
-from lightning_diffaug.generators.protocol import START, Condition
-from lightning_diffaug.generators.schedulers import check_scheduler, make_scheduler
+from lightning_diffaug.generators.latents import LATENT, latent_snapshot
+from lightning_diffaug.generators.loop import SAMPLER_VERSION
+from lightning_diffaug.generators.protocol import Condition
+from lightning_diffaug.generators.sampler import Sampler, check_extras
+from lightning_diffaug.generators.schedulers import check_scheduler
+from lightning_diffaug.generators.sources import INVERTED, check_source
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
@@ -52,10 +57,29 @@ class DiffusionGenerator:
 
     Args:
         scheduler: Solver of the reverse process, one of `schedulers.SCHEDULERS`.
-        num_inference_steps: Solver steps from noise to a sample.
+        num_inference_steps: As the next, see `Controls`.
         guidance_scale: Weight of classifier-free guidance; 1 is none.
+        guidance_interval: Times between which guidance is applied.
+        guidance_rescale: How far the contrast of guided predictions is drawn back.
+        negative_label: Class index that guidance moves away from, in place of the null class; None: the null class. A
+            condition may name one for each row (``negative_label``).
         strength: Below 1, real samples given as ``condition["start"]`` are noised this far and denoised again
             (SDEdit).
+        stop_at: Time at which the reverse process is stopped; above 0 samples stay noisy.
+        eta: Noise in the steps of DDIM.
+        threshold: Quantile of dynamic thresholding, or None.
+        source: Where samples start. ``"noise"``; ``"image"``: real samples, noised to `strength`; ``"interpolate"``:
+            between two real samples of a class, whose inverted noises are mixed; ``"edit"``: a real sample of another
+            class, inverted as what it is and denoised as what is asked for, which keeps what the class does not
+            name. ``"auto"``: ``"image"`` if strength is below 1 or `repaint` is set, else ``"noise"``. Real samples
+            come with the condition (`protocol.START` and the keys beside it), from the planner.
+        inversion_steps: Steps from a real sample to its noise (``"interpolate"`` and ``"edit"``).
+        repaint: Share of the area of each real sample, in (0, 1), that is made anew: a random rectangle, which the
+            planner chooses; the rest is kept exactly. None: all is made anew.
+        resample: Rounds of each block of steps where a mask is kept.
+        jump: Steps in such a block.
+        codec: Folder of a diffusers `AutoencoderKL`, in whose latent space the denoiser is fitted and sampled; None:
+            in the space of the data.
         seed: Of the fit. The seeds of samples are given to `generate`.
         batch_size: Most samples denoised at a time.
         device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …
@@ -70,37 +94,69 @@ class DiffusionGenerator:
         scheduler: str = "dpmsolver++",
         num_inference_steps: int = 10,
         guidance_scale: float = 1.0,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
+        guidance_rescale: float = 0.0,
+        negative_label: int | None = None,
         strength: float = 1.0,
+        stop_at: float = 0.0,
+        eta: float = 0.0,
+        threshold: float | None = None,
+        source: str = "auto",
+        inversion_steps: int = 20,
+        repaint: float | None = None,
+        resample: int = 1,
+        jump: int = 1,
+        codec: str | None = None,
         seed: int = 0,
         batch_size: int = 256,
         device: str = "auto",
         fit: Mapping[str, Any] | FitSettings | None = None,
     ) -> None:
         self.fit_settings = FitSettings.of(fit)
-        check_scheduler(scheduler, self.fit_settings.prediction_type)
-        check_sampling(num_inference_steps, guidance_scale, strength)
+        prediction_type = self.fit_settings.prediction_type
+        check_scheduler(scheduler, prediction_type)
+        self.controls = Controls(
+            num_inference_steps, guidance_scale, guidance_interval, guidance_rescale, strength, stop_at, eta, resample,
+            jump,
+        )  # fmt: skip
         if batch_size < 1:
             raise ConfigurationError(
                 f"batch_size={batch_size} is below 1: it is how many samples are denoised at a time. "
                 "Set generator.batch_size to e.g. 256."
             )
         self.scheduler = scheduler
-        self.num_inference_steps = num_inference_steps
-        self.guidance_scale = float(guidance_scale)
-        self.strength = float(strength)
+        self.negative_label = negative_label
+        self.threshold = threshold
+        self.repaint = repaint
+        self.inversion_steps = inversion_steps
+        self.codec = None if codec is None else str(codec)
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
-        self._denoiser: UNetDenoiser | None = None
+        varied = self.controls.strength < 1.0 or repaint is not None
+        self._source_setting = source
+        self.source = ("image" if varied else "noise") if source == "auto" else source
+        check_source(self.source, scheduler, self.controls, repaint, inversion_steps)
+        check_extras(scheduler, prediction_type, self.controls, threshold, negative_label, codec is not None)
+        self._sampler: Sampler | None = None
         self._channels: dict[str, int] = {}
+
+    @property
+    def strength(self) -> float:
+        """How far real start samples are noised; 1 forgets them."""
+        return self.controls.strength
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values."""
         return {
             "scheduler": self.scheduler,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "strength": self.strength,
+            **self.controls.to_json(),
+            "negative_label": self.negative_label,
+            "threshold": self.threshold,
+            "source": self._source_setting,
+            "inversion_steps": self.inversion_steps,
+            "repaint": self.repaint,
+            "codec": self.codec,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
@@ -113,6 +169,7 @@ class DiffusionGenerator:
             "denoiser": "unet",
             "fit_version": FIT_VERSION,
             "seed": self.seed,
+            "codec": None if self.codec is None else codec_hash(Path(self.codec)),
             "fit": self.fit_settings.to_json(),
         }
 
@@ -120,9 +177,12 @@ class DiffusionGenerator:
         """What a sample depends on, besides weights, condition and seed."""
         return {
             "scheduler": self.scheduler,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "strength": self.strength,
+            **self.controls.to_json(),
+            "negative_label": self.negative_label,
+            "threshold": self.threshold,
+            "source": self.source,
+            "inversion_steps": self.inversion_steps if self.source in INVERTED else None,
+            "repaint": self.repaint,
             "sampler_version": SAMPLER_VERSION,
         }
 
@@ -134,7 +194,12 @@ class DiffusionGenerator:
             GeneratorError: The fit diverged.
         """
         channels, shape = _joint_shape(snapshot.spec)
-        settings = self.fit_settings
+        settings, data, latent = self.fit_settings, snapshot, None
+        if self.codec is not None:
+            codec = VaeCodec.load(Path(self.codec), resolve_device(self.device))
+            data, scale = latent_snapshot(snapshot, list(channels), codec)
+            latent = {"scale": scale, "shape": list(shape)}
+            shape = data.spec[LATENT].shape
         config = UNetConfig.for_data(
             shape,
             0 if snapshot.labels is None else len(snapshot.class_names),
@@ -144,8 +209,8 @@ class DiffusionGenerator:
         )
         fitted = fit_denoiser(
             lambda: UNetDenoiser(config),
-            snapshot,
-            list(channels),
+            data,
+            list(channels) if latent is None else [LATENT],
             settings,
             self.seed,
             resolve_device(self.device),
@@ -158,6 +223,7 @@ class DiffusionGenerator:
                 "unet": config.to_json(),
                 "channels": list(channels.items()),  # a list: the order of the fields matters
                 "prediction_type": settings.prediction_type,
+                "latent": latent,
             },
             {
                 **self.fit_key(),
@@ -185,16 +251,37 @@ class DiffusionGenerator:
         with torch.random.fork_rng(devices=[]):
             denoiser = UNetDenoiser(UNetConfig.from_json(description["unet"]))
         denoiser.load_state_dict(state)
-        self._denoiser = denoiser.to(resolve_device(self.device)).eval().requires_grad_(False)
+        device, latent = resolve_device(self.device), description.get("latent")
+        if (latent is None) != (self.codec is None):
+            raise GeneratorError(
+                f"{folder} was fitted {'without' if latent is None else 'with'} a codec. Set generator.codec as it was."
+            )
+        shape, codec = denoiser.config.shape, None
+        if self.codec is not None and latent is not None:
+            codec, shape = VaeCodec.load(Path(self.codec), device, latent["scale"]), tuple(latent["shape"])
         self._channels = dict(description["channels"])
+        self._sampler = Sampler(
+            denoiser=denoiser.to(device).eval().requires_grad_(False),
+            prediction_type=self.fit_settings.prediction_type,
+            scheduler=self.scheduler,
+            controls=self.controls,
+            fields=self._channels,
+            shape=shape,
+            codec=codec,
+            source=self.source,
+            inversion_steps=self.inversion_steps,
+            threshold=self.threshold,
+            negative_label=self.negative_label,
+        )
 
     def generate(self, condition: Condition, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Samples one set of fields for each seed; see `Generator`.
 
         Args:
-            condition: ``label``: int64 (n,) class indices, where the data have labels; ``start``: real
-                samples in [-1, 1] to vary, a tensor (n, *shape) or one for each field, where `strength` is
-                below 1. Other keys are ignored.
+            condition: ``label``: int64 (n,) class indices, where the data have labels. With a `source` other than
+                noise: ``start``, real samples in [-1, 1], a tensor (n, *shape) or one for each field; beside it
+                ``mask`` (what of it is kept), ``other`` and ``weight`` (``"interpolate"``), ``start_label``
+                (``"edit"``). ``negative_label``: what guidance moves away from. Other keys are ignored.
             seeds: n seeds.
 
         Returns:
@@ -203,44 +290,10 @@ class DiffusionGenerator:
         Raises:
             GeneratorError: Nothing was fitted or loaded, or the condition does not fit.
         """
-        if self._denoiser is None:
+        if self._sampler is None:
             raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
-        checked = self._denoiser.check(condition, len(seeds))
-        start = self._start(condition, len(seeds))
-        scheduler = make_scheduler(self.scheduler, self.fit_settings.prediction_type, self.num_inference_steps)
-        parts = []
-        for first in range(0, max(1, len(seeds)), self.batch_size):
-            rows = slice(first, first + self.batch_size)
-            parts.append(
-                sample(
-                    self._denoiser,
-                    scheduler,
-                    self._denoiser.config.shape,
-                    {name: value[rows] for name, value in checked.items()},
-                    seeds[rows],
-                    self.num_inference_steps,
-                    self.guidance_scale,
-                    None if start is None else start[rows],
-                    self.strength,
-                    next(self._denoiser.parameters()).device,
-                )
-            )
-        joint = torch.split(torch.cat(parts), list(self._channels.values()), dim=1)
+        joint = torch.split(self._sampler(condition, seeds, self.batch_size), list(self._channels.values()), dim=1)
         return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
-
-    def _start(self, condition: Condition, n: int) -> Tensor | None:
-        """The real samples to vary, fields joined along their channels; None starts from noise."""
-        assert self._denoiser is not None
-        if START not in condition or self.strength == 1.0:
-            return None
-        given = condition[START]
-        start = torch.cat([given[name] for name in self._channels], dim=1) if isinstance(given, Mapping) else given
-        if tuple(start.shape) != (n, *self._denoiser.config.shape):
-            raise GeneratorError(
-                f"condition['start'] has shape {tuple(start.shape)}; needed is "
-                f"{(n, *self._denoiser.config.shape)}, one real sample for each seed."
-            )
-        return start
 
 
 def _joint_shape(spec: SampleSpec) -> tuple[dict[str, int], tuple[int, ...]]:

@@ -7,46 +7,25 @@ latents differ in the shape and in the denoiser only.
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.generators.codec import Codec
+from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import Denoiser
+from lightning_diffaug.generators.levels import noise_levels
 from lightning_diffaug.generators.protocol import Condition
-from lightning_diffaug.generators.schedulers import set_timesteps
+from lightning_diffaug.generators.schedulers import TRAIN_TIMESTEPS, restart, set_timesteps
 
 SAMPLER_VERSION = 1
 """Raised with every change of this module that changes a sample: it is part of a pool's fingerprint."""
 
 OnStep = Callable[[int, int, Tensor], None]
 """Called as ``on_step(step, total, x)`` after each call of the denoiser."""
-
-
-def check_sampling(num_inference_steps: int, guidance_scale: float, strength: float) -> None:
-    """Checks the settings of a loop.
-
-    Raises:
-        ConfigurationError: A value is out of its range.
-    """
-    if not isinstance(num_inference_steps, int) or not 1 <= num_inference_steps <= 1000:
-        raise ConfigurationError(
-            f"num_inference_steps={num_inference_steps} is not a whole number in 1..1000: it is the number of "
-            "solver steps from noise to a sample. Set generator.num_inference_steps to e.g. 10."
-        )
-    if not (math.isfinite(guidance_scale) and guidance_scale >= 0.0):
-        raise ConfigurationError(
-            f"guidance_scale={guidance_scale} is not a finite number ≥ 0: 1 is no guidance, more follows the "
-            "condition more closely. Set generator.guidance_scale to e.g. 1.0."
-        )
-    if not 0.0 <= strength <= 1.0:
-        raise ConfigurationError(
-            f"strength={strength} is not in [0, 1]: it is how far a real start sample is noised, 1 forgets "
-            "it. Set generator.strength to e.g. 0.6."
-        )
 
 
 def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -62,17 +41,43 @@ def noise_like(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:
     return noise
 
 
-def guided(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, scale: float) -> Tensor:
+def guided(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    condition: Condition,
+    scale: float,
+    negative: Condition | None = None,
+    rescale: float = 0.0,
+) -> Tensor:
     """Classifier-free guidance, ``null + scale (cond - null)`` (Ho & Salimans 2022, eq. 6), as one batch.
 
-    A scale of 1, or a denoiser without a null condition, costs one plain call.
+    A scale of 1, or a denoiser that knows neither a null condition nor is given a negative one, costs one plain call.
+
+    Args:
+        denoiser: The network.
+        x: (n, *shape) noisy samples.
+        t: Their timestep.
+        condition: What is asked for.
+        scale: Guidance scale.
+        negative: What is to be avoided: takes the place of the null condition (a negative prompt); other names of
+            `condition` are kept as they are.
+        rescale: Share of the way back to the standard deviation of the conditional prediction (Lin et al. 2023, eq. 15
+            and 16).
     """
-    null = None if scale == 1.0 else denoiser.null(condition)
-    if null is None:
+    against = None
+    if scale != 1.0:
+        against = denoiser.null(condition) if negative is None else {**condition, **negative}
+    if against is None:
         return denoiser(x, t, condition)
-    both = denoiser(torch.cat((x, x)), t, joined(condition, null))
+    both = denoiser(torch.cat((x, x)), t, joined(condition, against))
     with_condition, without = both.chunk(2)
-    return torch.lerp(without, with_condition, scale)
+    prediction = torch.lerp(without, with_condition, scale)
+    if rescale == 0.0:
+        return prediction
+    dims = tuple(range(1, x.ndim))
+    ratio = with_condition.std(dims, keepdim=True) / prediction.std(dims, keepdim=True).clamp_min(1e-12)
+    return torch.lerp(prediction, prediction * ratio, rescale)
 
 
 def joined(first: Condition, second: Condition) -> dict[str, Any]:
@@ -83,26 +88,15 @@ def joined(first: Condition, second: Condition) -> dict[str, Any]:
     }
 
 
-def first_step(num_inference_steps: int, strength: float) -> int:
-    """Index of the first solver step that an SDEdit of this strength runs.
-
-    The last ``round(num_inference_steps * strength)`` steps are run, at least one for any strength above 0.
-    """
-    if strength == 0.0:
-        return num_inference_steps
-    return num_inference_steps - max(1, math.floor(num_inference_steps * strength + 0.5))
-
-
-def _noised_start(scheduler: Any, start: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The start sample at the noise level of timestep t, in the scheduler's own scaling."""
-    add = scheduler.scale_noise if hasattr(scheduler, "scale_noise") else None
-    times = t.expand(len(start))
-    noised: Tensor = add(start, times, noise) if add else scheduler.add_noise(start, noise, times)
-    return noised
-
-
 def _to(condition: Condition, device: torch.device) -> dict[str, Any]:
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in condition.items()}
+
+
+def _passes(first: int, stop: int, jump: int, rounds: int) -> Iterator[tuple[int, int, bool]]:
+    """``range(first, stop)`` in blocks ``(begin, end)``, each so many times; and whether it is run again."""
+    for begin in range(first, stop, jump):
+        for again in range(rounds):
+            yield begin, min(begin + jump, stop), again > 0
 
 
 def sample(
@@ -111,10 +105,12 @@ def sample(
     shape: Sequence[int],
     condition: Condition,
     seeds: Sequence[int],
-    num_inference_steps: int,
-    guidance_scale: float = 1.0,
+    controls: Controls,
     start: Tensor | None = None,
-    strength: float = 1.0,
+    mask: Tensor | None = None,
+    noise: Tensor | None = None,
+    negative: Condition | None = None,
+    codec: Codec | None = None,
     device: torch.device | str = "cpu",
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -123,60 +119,84 @@ def sample(
     Args:
         denoiser: Maps (x_t, t, condition) to its prediction; already on `device` and in eval mode.
         scheduler: A scheduler of diffusers with the denoiser's prediction type and noise schedule.
-        shape: Shape of one sample.
+        shape: Shape of one sample (of one latent where a codec is given, as for `start`, `mask` and `noise`).
         condition: n entries for each name.
         seeds: n seeds. All noise of a sample comes from its own seed, whatever else is in the batch.
-        num_inference_steps: Solver steps from pure noise (Heun calls the denoiser twice a step).
-        guidance_scale: Weight of classifier-free guidance; 1 is none.
-        start: (n, *shape) real samples in [-1, 1] to vary (SDEdit, Meng et al. 2022); None starts from pure
-            noise.
-        strength: How far `start` is noised: 0 returns it, 1 forgets it. Without `start` it must be 1.
+        controls: How the reverse process is run.
+        start: (n, *shape) real samples to vary, noised to ``controls.strength``; None starts from pure noise.
+        mask: (n, *shape) or broadcastable to it, 1 (or True) where `start` is kept exactly, 0 where it is made anew
+            (RePaint): after each step the kept part is put back at the step's noise level.
+        noise: (n, *shape) to start with in place of that of the seeds, such as the inverted noise of real samples.
+        negative: What is to be avoided; see `guided`.
+        codec: Decodes what was denoised; None where samples are denoised as they are.
         device: Where the loop runs.
         on_step: Told about each step.
 
     Returns:
-        (n, *shape) float32 in [-1, 1] on the CPU; a sample whose denoising diverged is NaN throughout.
+        (n, *shape) float32 in [-1, 1] on the CPU (decoded, with a codec); a sample whose denoising diverged is NaN
+        throughout.
 
     Raises:
-        ConfigurationError: A setting is out of its range, or `strength` is below 1 without a start.
+        ConfigurationError: ``controls.strength`` is below 1 or a mask is given without a start, or eta is given to
+            another solver than DDIM.
     """
-    check_sampling(num_inference_steps, guidance_scale, strength)
-    if start is None and strength < 1.0:
+    if start is None and (controls.strength < 1.0 or mask is not None):
         raise ConfigurationError(
-            f"strength={strength} varies real samples, but the condition brings none to start from. "
-            "Set generator.strength to 1.0, or give the condition 'start'."
+            f"strength={controls.strength} varies real samples, and a mask keeps parts of them, but the condition "
+            "brings none to start from. Set generator.strength to 1.0, or give the condition 'start'."
+        )
+    accepted = inspect.signature(scheduler.step).parameters
+    if controls.eta > 0.0 and "eta" not in accepted:
+        raise ConfigurationError(
+            f"eta={controls.eta} is for DDIM, not for {type(scheduler).__name__}. Set generator.scheduler=ddim, or "
+            "generator.eta=0."
         )
     device = torch.device(device)
     if not seeds:
-        return torch.empty(0, *shape)
+        return torch.empty(0, *shape) if codec is None else codec.decode(torch.empty(0, *shape))
     with torch.inference_mode():
         rngs = seeded(seeds)
-        noise = noise_like(shape, rngs).to(device)
+        inverted = noise is not None
+        noise = (noise_like(shape, rngs) if noise is None else noise).to(device, torch.float32)
         condition = _to(condition, device)
-        timesteps = set_timesteps(scheduler, num_inference_steps, device)
-        if start is None or strength == 1.0:
+        negative = None if negative is None else _to(negative, device)
+        timesteps = set_timesteps(scheduler, controls.num_inference_steps, device)
+        levels = noise_levels(scheduler, timesteps)
+        # Solvers of second order call the denoiser more than once a step: count calls.
+        first, stop = (min(step * scheduler.order, len(timesteps)) for step in controls.steps())
+        if start is not None:
+            start = start.to(device, torch.float32)
+        if start is None or (controls.strength == 1.0 and not inverted):
             x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         else:
-            start = start.to(device, torch.float32)
-            # Solvers of second order call the denoiser more than once a step: scale by calls per step.
-            first = first_step(num_inference_steps, strength) * scheduler.order
-            timesteps = timesteps[first:]
-            x = start
-            if len(timesteps):
-                if hasattr(scheduler, "set_begin_index"):
-                    scheduler.set_begin_index(first)
-                x = _noised_start(scheduler, start, noise, timesteps[:1])
+            x = levels[first].noised(start, noise)
+        if first:
+            restart(scheduler, controls.num_inference_steps, device, first)
+        kept = None if mask is None else mask.to(device) > 0.5
         # Only some steps are stochastic, and only those take generators.
-        stochastic = "generator" in inspect.signature(scheduler.step).parameters
-        extra = {"generator": rngs} if stochastic else {}
-        for step, t in enumerate(timesteps):
-            model_input = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-            prediction = guided(denoiser, model_input, t, condition, guidance_scale)
-            x = scheduler.step(prediction, t, x, return_dict=False, **extra)[0]
-            if on_step is not None:
-                on_step(step, len(timesteps), x)
-        x = x.to("cpu", torch.float32)
+        extra: dict[str, Any] = {"generator": rngs} if "generator" in accepted else {}
+        if controls.eta > 0.0:
+            extra["eta"] = controls.eta
+        jump, rounds = (stop, 1) if kept is None else (controls.jump * scheduler.order, controls.resample)
+        for begin, end, again in _passes(first, stop, max(jump, 1), rounds):
+            if again:
+                x = levels[begin].noised_from(levels[end], x, noise_like(shape, rngs).to(device))
+                restart(scheduler, controls.num_inference_steps, device, begin)
+            for step in range(begin, end):
+                t = timesteps[step]
+                model_input = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+                scale = controls.guidance_at(float(t) / TRAIN_TIMESTEPS)
+                prediction = guided(denoiser, model_input, t, condition, scale, negative, controls.guidance_rescale)
+                x = scheduler.step(prediction, t, x, return_dict=False, **extra)[0]
+                if kept is not None and start is not None:
+                    x = torch.where(kept, levels[step + 1].noised(start, noise), x)
+                if on_step is not None:
+                    on_step(step - first, stop - first, x)
+        x = x / levels[stop].signal
+        if kept is not None and start is not None:
+            x = torch.where(kept, start, x)
+        x = (x if codec is None else codec.decode(x)).to("cpu", torch.float32)
         # clamp would make a plausible 1.0 of an infinity, and a gate can only reject what it sees.
-        finite = torch.isfinite(x).flatten(1).all(1).view(-1, *[1] * len(shape))
+        finite = torch.isfinite(x).flatten(1).all(1).view(-1, *[1] * (x.ndim - 1))
         x = torch.where(finite, x.clamp(-1.0, 1.0), torch.nan)
     return x.clone()  # an ordinary tensor, not one of inference mode

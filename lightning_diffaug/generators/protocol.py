@@ -18,7 +18,26 @@ LABEL = "label"
 """Key of the class index, int64 ``(n,)``."""
 
 START = "start"
-"""Key of the real samples to vary: float32 ``(n, *shape)`` in [-1, 1], or field name → such a tensor."""
+"""Key of the real samples to vary: float32 ``(n, *shape)`` in [-1, 1], or field name → such a tensor.
+
+Several continuous fields are joined along their channels in the order of the spec.
+"""
+
+MASK = "mask"
+"""Key of what is kept of `START`: bool or float ``(n, 1 or C, …)``, 1 where a value is kept exactly, 0 where it is
+made anew. Without `START` it has no such meaning."""
+
+OTHER = "other"
+"""Key of second real samples, in the form of `START`, to interpolate to."""
+
+WEIGHT = "weight"
+"""Key of where between `START` (0) and `OTHER` (1) a sample lies: float32 ``(n,)``."""
+
+OF_START = "start_"
+"""Prefix of what the real samples are: ``start_label`` is the class of `START`, where `LABEL` asks for another."""
+
+NEGATIVE = "negative_"
+"""Prefix of what is to be avoided under guidance: ``negative_label`` is a class, as int64 ``(n,)``."""
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.generators.levels import Level
 
 TRAIN_TIMESTEPS = 1000
 """Length T of the diffusion that is fitted; model timesteps lie in [0, T)."""
@@ -32,6 +34,11 @@ class _Named:
     predictions: tuple[str, ...] = DIFFUSION
     flow: dict[str, Any] = field(default_factory=dict)
     sigma_space: bool = False
+
+    @property
+    def thresholds(self) -> bool:
+        """Whether it knows dynamic thresholding."""
+        return not self.sigma_space and self.predictions != (FLOW,)
 
 
 _FLOW_SIGMAS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -78,6 +85,13 @@ def set_timesteps(scheduler: Any, num_inference_steps: int, device: torch.device
     return timesteps
 
 
+def restart(scheduler: Any, num_inference_steps: int, device: torch.device, step: int) -> None:
+    """Readies a scheduler to go on at a later (or earlier) step, without memory of the steps before."""
+    set_timesteps(scheduler, num_inference_steps, device)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(step)
+
+
 def check_prediction_type(prediction_type: str) -> None:
     """Refuses an unknown prediction type.
 
@@ -111,7 +125,32 @@ def check_scheduler(name: str, prediction_type: str) -> None:
         )
 
 
-def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 10, clip: bool = True) -> Any:
+def check_threshold(name: str, prediction_type: str, threshold: float) -> None:
+    """Refuses a threshold that is no quantile, or that the scheduler does not know.
+
+    Raises:
+        ConfigurationError: See above.
+    """
+    if not (isinstance(threshold, (int, float)) and 0.0 < threshold < 1.0):
+        raise ConfigurationError(
+            f"threshold={threshold} is not in (0, 1): it is the quantile that dynamic thresholding draws back into "
+            "range. Set generator.threshold to e.g. 0.995, or null."
+        )
+    if not _SCHEDULERS[name].thresholds or prediction_type == FLOW:
+        able = ", ".join(other for other, known in _SCHEDULERS.items() if known.thresholds)
+        raise ConfigurationError(
+            f"scheduler={name!r} with prediction_type={prediction_type!r} knows no dynamic thresholding. Set "
+            f"generator.threshold=null, or generator.scheduler to one of {able} (not with flow)."
+        )
+
+
+def make_scheduler(
+    name: str,
+    prediction_type: str,
+    num_inference_steps: int = 10,
+    clip: bool = True,
+    threshold: float | None = None,
+) -> Any:
     """Makes a scheduler of diffusers on the noise schedule of `ForwardProcess`.
 
     Args:
@@ -120,6 +159,8 @@ def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 1
         num_inference_steps: Steps it will be asked for (LCM skips through a finer schedule of at least that
             many).
         clip: Clip the predicted sample to [-1, 1] where the scheduler can; right for data, wrong for latents.
+        threshold: Quantile of a predicted sample's absolute values that each step draws back into [-1, 1] where it is
+            above 1 (dynamic thresholding, Saharia et al. 2022, section 2.3); None for none.
 
     Returns:
         A scheduler, timesteps not yet set.
@@ -147,6 +188,10 @@ def make_scheduler(name: str, prediction_type: str, num_inference_steps: int = 1
         settings |= known.flow
     if name in ("ddpm", "ddim", "heun", "lcm"):
         settings["clip_sample"] = clip
+    if threshold is not None:
+        check_threshold(name, prediction_type, threshold)
+        # The largest value it may divide by; diffusers' default of 1 would only clip.
+        settings |= {"thresholding": True, "dynamic_thresholding_ratio": threshold, "sample_max_value": 1e6}
     if name == "lcm":
         settings["original_inference_steps"] = max(50, num_inference_steps)
     with _quiet():
@@ -211,3 +256,25 @@ class ForwardProcess:
         if self.prediction_type == "sample":
             return x_t, x_0
         return x_t, noise if self.prediction_type == "epsilon" else self._scheduler.get_velocity(x_0, noise, t)
+
+    def level(self, t: float) -> Level:
+        """Noise level at a timestep in [-1, T), also between whole ones; at -1 there is no noise."""
+        if self._scheduler is None:
+            u = max(t, 0.0) / TRAIN_TIMESTEPS
+            return Level(1.0 - u, u)
+        # The angle is close to linear in t, from 0 without noise to a right angle.
+        signal = self._scheduler.alphas_cumprod.double().sqrt()
+        angles = torch.cat((torch.zeros(1, dtype=torch.float64), torch.arccos(signal)))
+        below = min(max(math.floor(t), -1), TRAIN_TIMESTEPS - 2)
+        angle = float(torch.lerp(angles[below + 1], angles[below + 2], t - below))
+        return Level(math.cos(angle), math.sin(angle))
+
+    def noise_in(self, prediction: Tensor, x_t: Tensor, level: Level) -> Tensor:
+        """The noise that a prediction for x_t at a level says is in it."""
+        if self.prediction_type == "epsilon":
+            return prediction
+        if self.prediction_type == "v_prediction":
+            return level.noise * x_t + level.signal * prediction
+        if self.prediction_type == FLOW:
+            return x_t + level.signal * prediction
+        return (x_t - level.signal * prediction) / level.noise

@@ -285,7 +285,7 @@ def test_a_device_that_is_not_there_is_refused_with_its_key(fitted: Path) -> Non
 
 
 def test_strength_without_a_start_is_refused(loaded: Loaded) -> None:
-    with pytest.raises(ConfigurationError, match=r"generator\.strength"):
+    with pytest.raises(GeneratorError, match=r"no 'start'.*generator\.strength"):
         _images(loaded(strength=0.5))
 
 

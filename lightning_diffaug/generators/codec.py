@@ -1,0 +1,76 @@
+"""Codecs: samples to latents and back, so that a denoiser can work in a smaller space (Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_diffaug.errors import ConfigurationError
+
+
+class Codec(Protocol):
+    """What a latent denoiser needs around it. Pure functions of their arguments."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents (n, *latent shape) of about unit variance of samples (n, *shape) in [-1, 1]."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Samples (n, *shape), about in [-1, 1], of latents (n, *latent shape)."""
+        ...
+
+
+class VaeCodec:
+    """An `AutoencoderKL` of diffusers as a codec; its own ``scaling_factor`` and ``shift_factor`` are used.
+
+    Args:
+        vae: The autoencoder, in eval mode.
+        scale: Further factor of the latents, where ``scaling_factor`` does not bring them to unit variance.
+    """
+
+    def __init__(self, vae: Any, scale: float = 1.0) -> None:
+        self.vae = vae
+        self._scale = float(vae.config.scaling_factor or 1.0) * scale
+        self._shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu", scale: float = 1.0) -> VaeCodec:
+        """Loads an autoencoder that was saved with ``save_pretrained`` (safetensors; nothing is downloaded).
+
+        Raises:
+            ConfigurationError: The folder holds none.
+        """
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds
+
+        try:
+            vae = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigurationError(
+                f"codec={str(folder)!r} is no folder of a diffusers AutoencoderKL ({error}). Set generator.codec to "
+                "the folder that vae.save_pretrained(...) wrote, with config.json and safetensors, or to null."
+            ) from error
+        return cls(vae.to(device).eval().requires_grad_(False), scale)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of the latents' distribution, so that encoding is deterministic."""
+        with torch.inference_mode():
+            latents: Tensor = (self.vae.encode(x.to(self.vae.device)).latent_dist.mean - self._shift) * self._scale
+        return latents.clone()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """See `Codec`."""
+        with torch.inference_mode():
+            samples: Tensor = self.vae.decode(z.to(self.vae.device) / self._scale + self._shift).sample
+        return samples.clone()
+
+
+def codec_hash(folder: Path) -> str:
+    """Hash of an autoencoder's files, for fingerprints."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).glob("*") if path.suffix in (".json", ".safetensors")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
