@@ -131,6 +131,7 @@ class Pass:
         self._waiting: list[tuple[float, int, int]] = []  # due, row, failures so far
         self._flying: dict[Exchange, tuple[int, int, float]] = {}  # row, failures so far, deadline
         self._held_until = 0.0
+        self._busy = 0  # how often in a row the server was
         self._progress = 0.0
         self._last, self._remedy = "nothing", "Raise generator.timeout (and refill.hang_timeout with it)."
         self._jitter = random.Random()  # never the global one
@@ -168,27 +169,31 @@ class Pass:
 
     def _step(self) -> None:
         """Waits for the next thing to happen, and deals with it."""
-        limits = self._limits
+        limits, now = self._limits, time.monotonic()
         give_up_at = self._progress + limits.patience
+        if now >= give_up_at:
+            self._breaker.trip(now)
+            raise self._error(f"no usable reply for {limits.patience:.3g} s")
         events = [give_up_at, *(deadline for *_, deadline in self._flying.values())]
         if self._waiting and len(self._flying) < self._room:
             events.append(max(self._waiting[0][0], self._held_until))
         try:
-            exchange = self._done.get(timeout=max(0.0, min(events) - time.monotonic()))
+            exchange = self._done.get(timeout=max(0.0, min(events) - now))
         except queue.Empty:
-            now = time.monotonic()
-            if now >= give_up_at:
-                self._breaker.trip(now)
-                raise self._error(f"no usable reply for {limits.patience:.0f} s") from None
-            for late in [e for e, (*_, deadline) in self._flying.items() if deadline <= now]:
-                late.abort()
-                row, failures, _ = self._flying.pop(late)
-                late_by = TimeoutError(f"no whole reply within generator.timeout={limits.timeout:g} s")
-                self._failed(row, failures, str(late_by), late_by)
+            self._end_late()
             return
         if exchange in self._flying:  # else it was aborted
             row, failures, _ = self._flying.pop(exchange)
             self._settle(row, failures, exchange.outcome)
+
+    def _end_late(self) -> None:
+        """Ends the exchanges whose time is over; their threads end by themselves."""
+        now = time.monotonic()
+        for exchange in [e for e, (*_, deadline) in self._flying.items() if deadline <= now]:
+            exchange.abort()
+            row, failures, _ = self._flying.pop(exchange)
+            late = TimeoutError(f"no whole reply within generator.timeout={self._limits.timeout:g} s")
+            self._failed(row, failures, str(late), late)
 
     def _settle(self, row: int, failures: int, outcome: Reply | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -225,13 +230,16 @@ class Pass:
 
     def _works(self) -> None:
         self._breaker.succeeded()
+        self._busy = 0
         self._progress = time.monotonic()
         self._beat()
 
     def _hold(self, row: int, failures: int, retry_after: float | None) -> None:
         """A busy server is no failing one: all requests pause, and this one is made again."""
-        pause = self._limits.backoff if retry_after is None else retry_after
         now = time.monotonic()
+        if now >= self._held_until:  # not one of several that were told so together
+            self._busy += 1
+        pause = self._limits.backoff * 2.0 ** (self._busy - 1) if retry_after is None else retry_after
         self._held_until = max(self._held_until, now + min(pause, self._limits.max_backoff))
         heapq.heappush(self._waiting, (self._held_until + self._jittered(self._limits.backoff), row, failures))
 

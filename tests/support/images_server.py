@@ -123,7 +123,7 @@ def hang(handler: Handler, body: dict[str, Any]) -> None:
 def drip(handler: Handler, body: dict[str, Any]) -> None:
     """A byte now and then, so that no silence is long."""
     handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
+    handler.send_header("Content-Length", "40000")
     handler.end_headers()
     while not handler.server.closing.wait(0.02):
         handler.wfile.write(b" ")
@@ -140,7 +140,7 @@ def drip_headers(handler: Handler, body: dict[str, Any]) -> None:
 def cut(handler: Handler, body: dict[str, Any]) -> None:
     """A reply that ends early."""
     handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
+    handler.send_header("Content-Length", "40000")
     handler.end_headers()
     handler.wfile.write(b'{"data": [')
 
@@ -153,7 +153,6 @@ def endless(handler: Handler, body: dict[str, Any]) -> None:
     data = b" " * 10_000
     while not handler.server.closing.is_set():
         handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        handler.server.sent += len(data)
 
 
 def reset(handler: Handler, body: dict[str, Any]) -> None:
@@ -182,7 +181,7 @@ class Server(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.seconds = 0.0
         self.side = SIDE
-        self.busy = self.most_at_once = self.sent = 0
+        self.busy = self.most_at_once = 0
 
     @property
     def url(self) -> str:
