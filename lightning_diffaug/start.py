@@ -16,7 +16,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_diffaug.conditions import QuotaPlanner
+from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates import Finite, InRange
 from lightning_diffaug.mixing import quotas, targets
@@ -27,10 +27,9 @@ from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
-from lightning_diffaug.refill.fitted import remove_unfinished
-from lightning_diffaug.refill.fitted import NO_SNAPSHOT
+from lightning_diffaug.refill.fitted import NO_SNAPSHOT, remove_unfinished
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
-from lightning_diffaug.refill.job import Job
+from lightning_diffaug.refill.job import Job, reads_data
 from lightning_diffaug.refill.local import LocalRefill
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import Refill, WhenShort, WindowSupply
@@ -39,6 +38,10 @@ from lightning_diffaug.wrapping import untouched_rng
 
 log = logging.getLogger(__name__)
 
+_NO_REAL_SAMPLES = (
+    "the generator or the planner starts from real training samples, and there is no snapshot of them (an "
+    "IterableDataset has no index). Give raw=<map-style dataset>, or set generator.source=noise."
+)
 _LIVE_OBJECT = {"_target_": "lightning_diffaug.live_object"}
 
 
@@ -138,15 +141,11 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         with untouched_rng():
             generator = build(name_of(generator))
     gates = pool.gates if pool.gates is not None else (Finite(), InRange())
-    if getattr(generator, "strength", 1.0) < 1 and isinstance(pool.planner, (str, Mapping)):
-        raise ConfigurationError(
-            f"generator.strength={generator.strength} starts from real samples, and data.planner={pool.planner!r} gives none. Set "
-            "generator.strength=1, or give data.planner an object whose plan holds 'start'."
-        )
-    planner, gate_names = _planner(pool.planner, mix, data), [name_of(gate, "gates") for gate in gates]
-    snapshot = None
-    if named is not None and hasattr(generator, "fit_key") and (snapshot := data.snapshot()) is None:
-        raise ConfigurationError(NO_SNAPSHOT)
+    planner = _planner(pool.planner, mix, data, generator, pool.pool_seed)
+    gate_names = [name_of(gate, "gates") for gate in gates]
+    fits, snapshot = named is not None and hasattr(generator, "fit_key"), None
+    if (fits or reads_data(planner)) and (snapshot := data.snapshot()) is None:
+        raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)
     run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
     job = Job(
         generator=named or _LIVE_OBJECT,
@@ -199,7 +198,7 @@ def _named(generator: Any, settings: RefillSettings) -> dict[str, Any] | None:
         return None
 
 
-def _planner(planner: Any, mix: MixSettings, data: RealTraining) -> dict[str, Any]:
+def _planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any, seed: int) -> dict[str, Any]:
     counts, names = data.class_counts, data.class_names
     if not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner):
         return name_of(planner, "planner")
@@ -218,7 +217,10 @@ def _planner(planner: Any, mix: MixSettings, data: RealTraining) -> dict[str, An
                 f"planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it says which "
                 "classes the pool holds. Set data.planner=auto."
             )
-    return {"_target_": f"{QuotaPlanner.__module__}.{QuotaPlanner.__qualname__}", "shares": shares}
+    source = getattr(generator, "source", None)
+    if source in RealGuidedPlanner.SOURCES:
+        return name_of(RealGuidedPlanner(shares, source, getattr(generator, "repaint", None), seed), "planner")
+    return name_of(QuotaPlanner(shares), "planner")
 
 
 def _remove_left_behind(cache_dir: Path) -> None:

@@ -16,7 +16,10 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 class Planner(Protocol):
-    """Decides what a slot holds."""
+    """Decides what a slot holds.
+
+    One that reads the real training data has a method ``bind(snapshot)``, called once before the first plan.
+    """
 
     def plan(self, slot: int, rows: int) -> dict[str, Any]:
         """The condition of each row of a slot: name → tensor (rows, …) or list of `rows` plain values."""

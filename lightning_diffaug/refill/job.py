@@ -18,6 +18,11 @@ from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import SampleSpec
 
 
+def reads_data(planner: dict[str, Any]) -> bool:
+    """Whether a named planner reads the real training data: those have a method ``bind(snapshot)``."""
+    return hasattr(build(planner, "planner"), "bind")
+
+
 @dataclass(frozen=True)
 class Job:
     """A run's order to the refill side. Plain values only.
@@ -100,10 +105,11 @@ class Job:
         """
         sample_key = getattr(generator, "sample_key", None)
         named = {"class": self.generator["_target_"], "source": source_digest(self.generator)}
+        planned_from = self.snapshot_hash if reads_data(self.planner) else None
         parts: dict[str, Any] = {
             "generator": named | {"settings": sample_key() if sample_key else self.generator},
             "weights": weights,
-            "planner": {"name": self.planner, "source": source_digest(self.planner)},
+            "planner": {"name": self.planner, "source": source_digest(self.planner), "snapshot": planned_from},
             "gates": [{"name": gate, "source": source_digest(gate)} for gate in self.gates],
             "spec": self.spec,
             "class_names": self.class_names,
@@ -131,12 +137,18 @@ class Job:
         return None if weights is None else self.create_pool(generator, weights)
 
     def recipe(self, generator: Any) -> Recipe:
-        """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``."""
+        """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.
+
+        A planner with ``bind`` gets the training snapshot itself.
+        """
         spec = SampleSpec.from_json(self.spec)
         if hasattr(generator, "bind"):
             generator.bind(spec, tuple(self.class_names))
+        planner = build(self.planner, "planner")
+        if reads_data(self.planner):
+            planner.bind(self.load_snapshot())
         return Recipe(
-            planner=build(self.planner, "planner"),
+            planner=planner,
             generator=generator,
             gates=tuple(build(gate, "gates") for gate in self.gates),
             spec=spec,
