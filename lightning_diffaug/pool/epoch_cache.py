@@ -20,6 +20,7 @@ from lightning_diffaug.pool.storage import Folder
 _log = logging.getLogger(__name__)
 SEGMENT_ROWS = 4096
 """Rows that a segment has at least, where the window has them."""
+_MAKING_ATTEMPTS = 3
 _OWN_NAME = re.compile(r"\d{9,}-\d{9,}(-[0-9a-f]{8})?(-[0-9a-f]+)?\.safetensors")  # the last part: set aside
 
 
@@ -85,7 +86,9 @@ class EpochCache:
         segments = []
         for piece in _cut(slots, {k: size.n if size else 0 for k, size in counts.items()}, pool.header.slot_size):
             sizes = {k: size for k in piece if (size := counts[k]) is not None}
-            segment = self._existing(pool, piece) or self._made(trouble, piece, sizes)
+            segment = self._existing(pool, piece)
+            if segment is None:  # not by its truth: a segment of 0 rows is one
+                segment = self._made(trouble, piece, sizes)
             if segment is not None:
                 segments.append(segment)
                 # Kept only now: before it is verified, a header may say anything.
@@ -152,18 +155,25 @@ class EpochCache:
             trouble.try_all(sizes)
             return None
         path = self._folder.path(name)
-        try:
-            # Not synced: it is verified before another process uses it.
-            created = self._folder.put_if_absent(
-                name, lambda temp: write_segment(temp, pool.fingerprint, sizes, trouble.read), durable=False
-            )
-        except (DamagedShardError, FileNotFoundError):
-            trouble.try_all(sizes)
-            return None
-        if not created:  # another process was faster
-            return self._existing(pool, slots) or self._made(trouble, slots, sizes)
-        self._verified[name] = path.stat().st_ino
-        return open_segment(path)
+        for _ in range(_MAKING_ATTEMPTS):
+            try:
+                # Not synced: it is verified before another process uses it.
+                created = self._folder.put_if_absent(
+                    name, lambda temp: write_segment(temp, pool.fingerprint, sizes, trouble.read), durable=False
+                )
+            except (DamagedShardError, FileNotFoundError):
+                trouble.try_all(sizes)
+                return None
+            if created:
+                self._verified[name] = path.stat().st_ino
+                return open_segment(path)
+            segment = self._existing(pool, slots)  # another process was faster
+            if segment is not None:
+                return segment
+        raise PoolError(
+            f"segment {path} was damaged or removed {_MAKING_ATTEMPTS} times as soon as it was there, so the window "
+            "cannot be read. Let nothing else write to that folder, or set paths.cache_dir to another disk."
+        )
 
 
 class _Trouble:

@@ -66,6 +66,16 @@ def test_training_goes_on_with_real_samples(
 
 
 @pytest.mark.parametrize("refill", ["local", "sync"])
+def test_a_window_without_any_row_is_real_samples_in_every_epoch(refill: str, mixed: Mixed, train: Train) -> None:
+    # With reuse=inf all epochs have the same window, so its empty segment is used again.
+    mix = mixed(Faulty("nan"), {"mode": refill}, reuse=float("inf"))
+    model = train(mix, 3)
+    assert len(model.seen["train"]) == 3 * BATCHES
+    assert _synthetic(model) == 0
+    assert mix.figures()["mix/short_epochs"] == 3
+
+
+@pytest.mark.parametrize("refill", ["local", "sync"])
 def test_one_bad_slot_changes_neither_share_nor_length(refill: str, mixed: Mixed, train: Train) -> None:
     # in the process beside training, or, for want of a name, in the trainer's own
     bad = Faulty("raise", [1])

@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -312,3 +313,29 @@ def test_gathering_again_costs_no_reading(
         pool.path(k).unlink()
     monkeypatch.setattr("lightning_diffaug.pool.epoch_cache.check_file", lambda _: pytest.fail("read again"))
     assert sum(len(segment) for segment in cache.gather(pool, range(12))) == 96
+
+
+def test_a_window_of_which_every_row_was_rejected_is_gathered_again_and_again(
+    pool: SyntheticPool, cache: EpochCache, make_shard: MakeShard
+) -> None:
+    fill(pool, range(2), make_shard, n=0)
+    for _ in range(2):
+        (segment,) = cache.gather(pool, range(2))
+        assert (len(segment), segment.slots) == (0, (0, 1))
+
+
+def test_a_segment_that_is_spoilt_whenever_it_is_there_is_an_error_and_no_endless_loop(
+    pool: SyntheticPool, cache: EpochCache, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(pool, range(1), make_shard)
+    put = cache._folder.put_if_absent
+
+    def spoilt(name: str, *args: Any, **options: Any) -> bool:
+        """What another process does that is faster, on a failing disk."""
+        put(name, *args, **options)
+        damage(cache.folder / name)
+        return False
+
+    monkeypatch.setattr(cache._folder, "put_if_absent", spoilt)
+    with pytest.raises(PoolError, match=r"paths\.cache_dir"):
+        cache.gather(pool, range(1))
