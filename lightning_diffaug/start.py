@@ -112,12 +112,12 @@ def _end_on_sigterm(trainer: Any) -> None:
 
 def _say_what_gives(sampler: MixSampler) -> None:
     """Says once where the shares asked for cannot all be had."""
-    mix, found = sampler.settings, sampler.targets(0)
+    mix, found = sampler.settings, sampler.most_synthetic()
     if found.cap_raised:
         log.warning(
             "data.synthetic_fraction=%g is above data.max_class_share=%g, so the cap is raised alike for all classes: each has "
             "the synthetic share asked for in all.",
-            float(mix.fraction(0)), mix.max_class_share,
+            float(mix.fraction.extremes[1]), mix.max_class_share,
         )  # fmt: skip
     if found.clipped:
         log.warning(

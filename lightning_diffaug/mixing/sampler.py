@@ -104,7 +104,8 @@ class MixSampler:
                 f"an epoch of {total} draws on {world_size} ranks has no whole batch of {batch_size}, and drop_last "
                 "drops the rest, so nothing would be trained on. Lower the batch size or set drop_last=False."
             )
-        self.targets(0)  # refuses what does not fit the data
+        for fraction in settings.fraction.extremes:  # refuses what does not fit the data, now or in a later epoch
+            self._targets(fraction)
 
     def __len__(self) -> int:
         """Batches an epoch, of one rank."""
@@ -117,10 +118,17 @@ class MixSampler:
 
     def targets(self, epoch: int) -> Targets:
         """Draws of each class in an epoch, before rounding."""
+        return self._targets(self.settings.fraction(epoch))
+
+    def most_synthetic(self) -> Targets:
+        """Draws of each class at the schedule's largest fraction, where what was asked for is hardest to have."""
+        return self._targets(self.settings.fraction.extremes[1])
+
+    def _targets(self, fraction: Fraction) -> Targets:
         settings = self.settings
         return targets(
             self.counts,
-            settings.fraction(epoch),
+            fraction,
             settings.mode,
             settings.balance,
             settings.allocation,

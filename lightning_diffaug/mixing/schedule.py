@@ -25,6 +25,11 @@ class Schedule(Protocol):
         """Whether every epoch has the same fraction."""
         ...
 
+    @property
+    def extremes(self) -> tuple[Fraction, Fraction]:
+        """The smallest and the largest fraction of any epoch, so that settings can be checked before the first."""
+        ...
+
     def __call__(self, epoch: int) -> Fraction:
         """The fraction of this epoch."""
         ...
@@ -77,10 +82,9 @@ def _as_epoch(value: Any, name: str, least: int) -> int:
     return number
 
 
-def _ramp(start: Fraction, end: Fraction, progress: Fraction | float) -> Fraction:
-    if progress >= 1:
-        return end
-    return Fraction(round((start + (end - start) * Fraction(progress)) * RESOLUTION), RESOLUTION)
+def _extremes(*values: Number) -> tuple[Fraction, Fraction]:
+    exact = [as_fraction(value) for value in values]
+    return min(exact), max(exact)
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,19 @@ class Constant:
         """Always."""
         return True
 
+    @property
+    def extremes(self) -> tuple[Fraction, Fraction]:
+        """The value, twice."""
+        return _extremes(self.value)
+
     def __call__(self, epoch: int) -> Fraction:
         """The fraction of this epoch."""
         return as_fraction(self.value)
 
 
 @dataclass(frozen=True)
-class Linear:
-    """From ``start`` in epoch 0 in equal steps to ``end`` in epoch ``epochs``, then ``end``."""
+class _Ramp:
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs``, then ``end``; never beyond the two."""
 
     start: Number
     end: Number
@@ -119,32 +128,34 @@ class Linear:
         """Whether it ends where it starts."""
         return as_fraction(self.start) == as_fraction(self.end)
 
-    def __call__(self, epoch: int) -> Fraction:
-        """The fraction of this epoch."""
-        return _ramp(as_fraction(self.start), as_fraction(self.end), Fraction(epoch, self.epochs))
+    @property
+    def extremes(self) -> tuple[Fraction, Fraction]:
+        """Its two ends."""
+        return _extremes(self.start, self.end)
+
+    def _at(self, progress: Fraction | float) -> Fraction:
+        start, end = as_fraction(self.start), as_fraction(self.end)
+        if progress >= 1:
+            return end
+        return Fraction(round((start + (end - start) * Fraction(progress)) * RESOLUTION), RESOLUTION)
 
 
 @dataclass(frozen=True)
-class Cosine:
-    """From ``start`` in epoch 0 along half a cosine to ``end`` in epoch ``epochs``, then ``end``."""
-
-    start: Number
-    end: Number
-    epochs: int
-
-    def __post_init__(self) -> None:
-        as_fraction(self.start, "start"), as_fraction(self.end, "end")
-        object.__setattr__(self, "epochs", _as_epoch(self.epochs, "epochs", 1))
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it ends where it starts."""
-        return as_fraction(self.start) == as_fraction(self.end)
+class Linear(_Ramp):
+    """From ``start`` in epoch 0 in equal steps to ``end`` in epoch ``epochs``, then ``end``."""
 
     def __call__(self, epoch: int) -> Fraction:
         """The fraction of this epoch."""
-        progress = (1 - math.cos(math.pi * min(epoch / self.epochs, 1.0))) / 2
-        return _ramp(as_fraction(self.start), as_fraction(self.end), progress)
+        return self._at(Fraction(epoch, self.epochs))
+
+
+@dataclass(frozen=True)
+class Cosine(_Ramp):
+    """From ``start`` in epoch 0 along half a cosine to ``end`` in epoch ``epochs``, then ``end``."""
+
+    def __call__(self, epoch: int) -> Fraction:
+        """The fraction of this epoch."""
+        return self._at((1 - math.cos(math.pi * min(epoch / self.epochs, 1.0))) / 2)
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,11 @@ class Piecewise:
         """Whether all values are equal."""
         return len({as_fraction(value) for value in self.values.values()}) == 1
 
+    @property
+    def extremes(self) -> tuple[Fraction, Fraction]:
+        """Of the values."""
+        return _extremes(*self.values.values())
+
     def __call__(self, epoch: int) -> Fraction:
         """The fraction of this epoch."""
         return as_fraction(self.values[max(first for first in self.values if first <= epoch)])
@@ -194,6 +210,11 @@ class StopAfter:
     def is_constant(self) -> bool:
         """Whether it is 0 from the start."""
         return self.epoch == 0 or as_fraction(self.value) == 0
+
+    @property
+    def extremes(self) -> tuple[Fraction, Fraction]:
+        """0 and the value, where any epoch has it."""
+        return Fraction(0), self(0)
 
     def __call__(self, epoch: int) -> Fraction:
         """The fraction of this epoch."""

@@ -122,3 +122,23 @@ def test_an_epoch_of_no_whole_batch_is_refused() -> None:
 def test_settings_that_do_not_fit_the_data_are_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"data\.allocation"):
         _sampler(allocation={"c": 1.0})
+
+
+@pytest.mark.parametrize(
+    "fraction",
+    [
+        {"name": "linear", "start": 0, "end": 1, "epochs": 3},
+        {"name": "cosine", "start": 0, "end": 1, "epochs": 3},
+        {"name": "piecewise", "values": {0: 0, 5: 1, 9: 0}},
+    ],
+)
+def test_what_a_later_epoch_cannot_have_is_refused_before_the_first(fraction: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.allocation gives a more than a class's total"):
+        _sampler(fraction=fraction, balance="classes", allocation={"a": 1.0})
+
+
+def test_a_cap_that_a_later_epoch_raises_is_known_before_the_first() -> None:
+    ramp = {"name": "linear", "start": 0.1, "end": 1.0, "epochs": 2}
+    sampler = _sampler(fraction=ramp, balance="classes", allocation="deficit")
+    assert not sampler.targets(0).cap_raised
+    assert sampler.most_synthetic().cap_raised

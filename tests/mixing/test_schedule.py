@@ -187,3 +187,12 @@ def test_every_schedule_stays_within_0_and_1():
             assert max(values) <= as_fraction(max(start, end))
             assert values[0] == as_fraction(start)
             assert values[-1] == values[epochs] == as_fraction(end)
+
+
+def test_extremes_are_the_smallest_and_largest_fraction_of_any_epoch():
+    for schedule in (
+        Constant(0.3), Linear(0.1, 0.9, 7), Linear(1, 0, 3), Cosine(0.8, "1/3", 9), Piecewise({0: 0.5, 3: 1, 9: 0.1}),
+        StopAfter(0.4, 2), StopAfter(0.4, 0),
+    ):  # fmt: skip
+        values = [schedule(epoch) for epoch in range(12)]
+        assert schedule.extremes == (min(values), max(values))
