@@ -83,7 +83,7 @@ def start_run(
     """
     sampler = MixSampler(
         mix, data.members, data.mixed_classes, data.facts.batch_size, data.facts.drop_last, data.facts.shuffle,
-        ranks.world_size,
+        ranks.world_size, 1.0 if trainer is None else trainer.limit_train_batches,
     )  # fmt: skip
     if ranks.leads:
         _say_what_gives(sampler)

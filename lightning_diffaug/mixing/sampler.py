@@ -24,7 +24,7 @@ from lightning_diffaug.mixing.allocation import (
 from lightning_diffaug.mixing.dataset import BatchIndex
 from lightning_diffaug.mixing.plan import EpochPlan
 from lightning_diffaug.mixing.schedule import Schedule, carried_draws
-from lightning_diffaug.pool import first_slot, window_slots
+from lightning_diffaug.pool import fingerprint, first_slot, window_slots
 from lightning_diffaug.pool.frozen import WindowRows
 
 
@@ -74,6 +74,8 @@ class MixSampler:
         drop_last: Whether an incomplete last batch is dropped.
         shuffle: Whether real samples come in a shuffled order.
         world_size: Number of ranks.
+        limit_batches: Batches that are drawn of each epoch, as the Trainer's `limit_train_batches`: a number of
+            batches as an int, a share of them as a float. What is carried from epoch to epoch counts these alone.
 
     Raises:
         ConfigurationError: The settings do not fit the data.
@@ -88,6 +90,7 @@ class MixSampler:
         drop_last: bool,
         shuffle: bool,
         world_size: int = 1,
+        limit_batches: int | float = 1.0,
     ) -> None:
         self.settings = settings
         self.labelled = bool(class_names)
@@ -104,6 +107,7 @@ class MixSampler:
                 f"an epoch of {total} draws on {world_size} ranks has no whole batch of {batch_size}, and drop_last "
                 "drops the rest, so nothing would be trained on. Lower the batch size or set drop_last=False."
             )
+        self._limit = limit_batches
         for fraction in settings.fraction.extremes:  # refuses what does not fit the data, now or in a later epoch
             self._targets(fraction)
 
@@ -139,9 +143,11 @@ class MixSampler:
 
     def carried(self, epoch: int) -> Fraction:
         """Synthetic draws that one rank was due before this epoch."""
+        limit = self._limit
+        drawn = self.drawn(limit if isinstance(limit, int) else int(len(self) * limit))
         if self.settings.mode == "append":
-            return self.fraction(0) * epoch * self.draws
-        return carried_draws(self.settings.fraction, epoch, self.draws)
+            return self.fraction(0) * epoch * drawn
+        return carried_draws(self.settings.fraction, epoch, drawn)
 
     def slots(self, epoch: int) -> range:
         """The window's slots: it depends on no slot's content."""
@@ -192,6 +198,39 @@ class MixSampler:
             row[synthetic] = rows.row[part.window_row[synthetic]]
             seed = batch_seed(self.settings.seed, epoch, rank, number)
             yield BatchIndex(part.real_index.copy(), segment, row, rows.paths, seed)
+
+    def digest(self) -> str:
+        """Hash of everything that decides which sample comes when, but the windows' content.
+
+        Two samplers of the same digest plan the same. Fractions are compared over the first 1,000 epochs.
+        """
+        settings, fraction = self.settings, self.settings.fraction
+        allocation = settings.allocation
+        return fingerprint(
+            {
+                "fraction": [str(fraction(epoch)) for epoch in range(1 if fraction.is_constant else 1000)],
+                "mode": settings.mode,
+                "balance": settings.balance,
+                "allocation": (
+                    {str(key): str(value) for key, value in allocation.items()}
+                    if isinstance(allocation, Mapping)
+                    else allocation
+                ),
+                "max_class_share": float(settings.max_class_share),
+                "exact": settings.exact,
+                "reuse": str(float(settings.reuse)),  # as text: it may be inf
+                "window": settings.window,
+                "slot_size": settings.slot_size,
+                "seed": int(settings.seed),
+                "class_names": list(self._class_names),
+                "class_counts": self.counts.tolist(),
+                "batch_size": self._batch_size,
+                "draws": self.draws,
+                "limit_batches": str(self._limit),
+                "shuffle": self._shuffle,
+                "world_size": self.world_size,
+            }
+        )
 
     def drawn(self, batches: int) -> int:
         """Draws of one rank in its first `batches` batches."""

@@ -13,7 +13,9 @@ from lightning_diffaug.mixing.sampler import MixSampler, MixSettings, batch_seed
 from lightning_diffaug.pool.frozen import WindowRows
 
 
-def _sampler(n: int = 24, world_size: int = 1, batch_size: int = 4, drop_last: bool = False, **settings: Any) -> Any:
+def _sampler(
+    n: int = 24, world_size: int = 1, batch_size: int = 4, drop_last: bool = False, limit: Any = 1.0, **settings: Any
+) -> Any:
     settings = {
         "fraction": as_schedule(settings.pop("fraction", 0.5)),
         "reuse": 1,
@@ -21,7 +23,7 @@ def _sampler(n: int = 24, world_size: int = 1, batch_size: int = 4, drop_last: b
         "slot_size": 8,
     } | settings
     members = [np.arange(0, n, 2), np.arange(1, n, 2)]
-    return MixSampler(MixSettings(**settings), members, ("a", "b"), batch_size, drop_last, True, world_size)
+    return MixSampler(MixSettings(**settings), members, ("a", "b"), batch_size, drop_last, True, world_size, limit)
 
 
 def _rows(n: int = 16) -> WindowRows:
@@ -142,3 +144,30 @@ def test_a_cap_that_a_later_epoch_raises_is_known_before_the_first() -> None:
     sampler = _sampler(fraction=ramp, balance="classes", allocation="deficit")
     assert not sampler.targets(0).cap_raised
     assert sampler.most_synthetic().cap_raised
+
+
+@pytest.mark.parametrize("limit", [1, 0.125])
+def test_the_share_is_exact_where_only_some_batches_of_an_epoch_are_drawn(limit: Any) -> None:
+    sampler, rows = _sampler(48, batch_size=6, fraction=0.25, limit=limit), _rows()
+    assert len(sampler) == 8
+    made = [sampler.plan(epoch, rows, [1.0, 1.0]).made(sampler.drawn(1)).synthetic for epoch in range(20)]
+    assert sum(made) == 30, "a quarter of 20 batches of 6"
+    assert made[:4] == [1, 2, 1, 2]
+
+
+def test_windows_move_by_what_was_drawn_where_only_some_batches_are() -> None:
+    assert [_sampler(limit=2).slots(e).start for e in range(5)] == [0, 0, 1, 1, 2]
+    assert [_sampler(limit=100).slots(e) for e in range(5)] == [_sampler().slots(e) for e in range(5)]
+    assert [_sampler(limit=2, mode="append").slots(e).start for e in range(5)] == [0, 0, 1, 1, 2]
+
+
+def test_a_digest_tells_mixes_apart_and_not_ways_to_write_them() -> None:
+    base = {"fraction": 0.5}
+    assert _sampler(**base).digest() == _sampler(fraction="1/2", reuse=1.0).digest()
+    assert _sampler(fraction={"name": "linear", "start": 0.5, "end": 0.5, "epochs": 9}).digest() == _sampler().digest()
+    others: list[dict[str, Any]] = [
+        {"fraction": 0.25}, {"fraction": {"name": "stop_after", "value": 0.5, "epoch": 40}}, {"mode": "append"},
+        {"balance": "classes"}, {"allocation": {"a": 1}}, {"reuse": float("inf")}, {"window": 24}, {"seed": 1},
+        {"n": 26}, {"batch_size": 6}, {"world_size": 2}, {"limit": 3}, {"exact": False},
+    ]  # fmt: skip
+    assert len({_sampler(**change).digest() for change in [base, *others]}) == 1 + len(others)
