@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.mixing.plan import Made
 
 
@@ -53,7 +54,11 @@ class MixProgress:
         return asdict(self)
 
     def plus(self, made: Made, fraction: Fraction) -> MixProgress:
-        """These counts and the draws of (a part of) one more epoch."""
+        """These counts and the draws of (a part of) one more epoch.
+
+        Raises:
+            ConfigurationError: These counts, out of a checkpoint, are of other classes.
+        """
         return MixProgress(
             draws=self.draws + made.draws,
             requested=self.requested + float(fraction * made.draws),
@@ -65,7 +70,11 @@ class MixProgress:
         )
 
     def offer(self, slot: np.ndarray[Any, Any], by_class: Sequence[np.ndarray[Any, Any]]) -> None:
-        """Counts the rows of slots that no window held before."""
+        """Counts the rows of slots that no window held before.
+
+        Raises:
+            ConfigurationError: These counts, out of a checkpoint, are of other classes.
+        """
         new = [int((slot[rows] >= self.seen_slots).sum()) for rows in by_class]
         self.offered_by_class = _sum(self.offered_by_class, new)
         self.seen_slots = max([self.seen_slots, *(int(k) + 1 for k in slot[-1:])])
@@ -98,4 +107,10 @@ class MixProgress:
 
 
 def _sum(first: Sequence[int], second: Sequence[int] | np.ndarray[Any, Any]) -> list[int]:
+    if len(first) != len(second):
+        raise ConfigurationError(
+            f"the checkpoint counts draws of {len(first)} classes, and the training data have {len(second)}, so it "
+            "cannot be gone on from. Resume with the data set that it was made with (real.root, labels), or start anew "
+            "without ckpt_path."
+        )
     return [int(a) + int(b) for a, b in zip(first, second, strict=True)]

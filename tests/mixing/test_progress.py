@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.mixing.plan import Made
 from lightning_diffaug.mixing.progress import MixProgress
 
@@ -57,3 +58,12 @@ def test_figures_travel_as_plain_values() -> None:
     progress = progress.plus(MADE, Fraction(1, 3))
     again = MixProgress.from_state(json.loads(json.dumps(progress.state())))
     assert again == progress
+
+
+def test_a_checkpoint_of_other_classes_is_refused_with_the_reason() -> None:
+    progress = MixProgress.from_state(MixProgress.empty(3).state())
+    message = r"checkpoint counts draws of 3 classes, and the training data have 2.*ckpt_path"
+    with pytest.raises(ConfigurationError, match=message):
+        progress.offer(np.array([0, 0]), [np.array([0]), np.array([1])])
+    with pytest.raises(ConfigurationError, match=message):
+        progress.plus(MADE, Fraction(1, 2))
