@@ -55,7 +55,6 @@ class EpochPlan:
         cls: Class at each position, −1 where unlabelled; int64 (W·D,).
         planned: Synthetic draws S_c that the fraction asks for, per class; int64 (C,).
         substituted: How many of these are real because the window lacks them; int64 (C,).
-        window_size: Rows of the window per class; int64 (C,).
     """
 
     world_size: int
@@ -65,7 +64,6 @@ class EpochPlan:
     cls: IntArray
     planned: IntArray
     substituted: IntArray
-    window_size: IntArray
 
     @classmethod
     def build(
@@ -147,8 +145,7 @@ class EpochPlan:
         if targets.labelled:
             classes[at_synthetic] = np.repeat(np.arange(len(own)), planned)[spread]
             classes[at_real] = drawn_classes
-        sizes = np.array([r.size for r in rows], np.int64)
-        return cls(world_size, draws, real_index, window_row, classes, planned, substituted, sizes)
+        return cls(world_size, draws, real_index, window_row, classes, planned, substituted)
 
     def rank_slice(self, rank: int, start: int, stop: int) -> RankDraws:
         """Draws ``start`` to ``stop`` (exclusive) of a rank, as views: O(1)."""
@@ -169,14 +166,6 @@ class EpochPlan:
         by_class = np.bincount(classes, minlength=self.planned.size)
         synthetic_by_class = np.bincount(classes[synthetic], minlength=self.planned.size)
         return Made(classes.size, int(synthetic.sum()), by_class - synthetic_by_class, synthetic_by_class)
-
-    def multiplicity(self) -> IntArray:
-        """How often the epoch uses each row of the window; int64 (rows,)."""
-        return np.bincount(self.window_row[self.window_row >= 0], minlength=int(self.window_size.sum()))
-
-    def reuse_by_class(self) -> npt.NDArray[np.float64]:
-        """Mean uses of a row of each class in this epoch, 0 where the window has none; (C,)."""
-        return (self.planned - self.substituted) / np.maximum(self.window_size, 1)
 
 
 def _exact_flags(f: Fraction, carried: Fraction | int, world_size: int, draws: int) -> BoolArray:
