@@ -16,6 +16,7 @@ from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.mixing.dataset import MixedDataset
 from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
 from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.probing import signature, spread
 from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe, value_range
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
@@ -27,7 +28,6 @@ from lightning_diffaug.wrapping import (
     find_transform,
     loader_facts,
     raw_view,
-    signature,
     untouched_rng,
 )
 
@@ -160,7 +160,7 @@ class RealTraining:
         )
         if self.is_stream:
             return StreamLoader(self.facts.dataset, dataset, course, self.facts.batch_size, self.facts.options)
-        return MixedLoader(dataset, course, self.facts.options)
+        return MixedLoader(dataset, course, self.facts.batch_size, self.facts.options)
 
     def snapshot(self) -> Snapshot | None:
         """The training data as plain tensors; None for a stream without `raw=`.
@@ -300,7 +300,6 @@ def _ranged(spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tu
 def _found_range(field: FieldSpec, raw: Dataset[Any] | None, template: Any) -> tuple[float, float]:
     samples = [template]
     if raw is not None:
-        n = len(raw)  # type: ignore[arg-type]
-        samples = [raw[i] for i in np.unique(np.linspace(0, n - 1, _PROBED_FOR_RANGE).astype(int)).tolist()]
+        samples = [raw[i] for i in spread(raw, _PROBED_FOR_RANGE)]
     values = torch.stack([leaf_to_tensor(leaves(sample)[field.path], field) for sample in samples])
     return value_range(float(values.min()), float(values.max()))

@@ -26,6 +26,7 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.probing import equal, seeded, signature, spread, varies
 from lightning_diffaug.sample import describe, leaves
 from lightning_diffaug.spec import FieldSpec
 
@@ -202,25 +203,13 @@ def _with_leaf(sample: Any, path: str, change: Callable[[Any], Any]) -> Any:
     return changed
 
 
-def signature(sample: Any) -> list[tuple[Any, ...]]:
-    """Paths, types, shapes and dtypes of a sample's leaves: what two samples of one structure share."""
-    return [
-        (path, type(leaf), tuple(getattr(leaf, "shape", ())), str(getattr(leaf, "dtype", "")))
-        for path, leaf in leaves(sample).items()
-    ]
-
-
-def _applied(transform: Callable[[Any], Any], sample: Any) -> list[tuple[Any, ...]] | None:
-    try:
-        return signature(transform(sample))
-    except Exception:
-        return None
-
-
 def find_transform(
     dataset: Dataset[Any], raw: Dataset[Any], image: FieldSpec, label: FieldSpec | None
 ) -> SampleTransform:
-    """Finds the real training transform on the dataset and how it is called, by trying it on one raw sample.
+    """Finds the real training transform on the dataset and how it is called, by trying it on raw samples.
+
+    What it makes of them has to be what the dataset itself yields under the same random state, value by value: a
+    dataset that goes on changing a sample after its transform would else have synthetic samples of other values.
 
     Args:
         dataset: The real training data.
@@ -229,7 +218,7 @@ def find_transform(
         label: The field that a target transform maps.
 
     Raises:
-        SampleStructureError: The transform's convention is not clear, or the dataset augments inside
+        SampleStructureError: The transform's convention is not clear, or the dataset augments or converts inside
             ``__getitem__`` where it cannot be taken off.
     """
     inner = innermost(dataset)
@@ -247,38 +236,32 @@ def find_transform(
     elif of_label is not None:
         candidates += [SampleTransform(of_label=of_label, label_path=label_path)]
     with untouched_rng():
-        if _varies(raw):
+        if varies(raw):
             raise SampleStructureError(
                 "the same index of the training data gives different samples though their transform is off, so they "
                 "are augmented inside __getitem__, where that cannot be taken off: the pool would hold augmented "
                 "samples. Give raw=<the dataset without augmentation> and synthetic_transform=."
             )
-        wanted, sample = signature(dataset[0]), raw[0]
-        fitting = [c for c in candidates if _applied(c, sample) == wanted]
-        if fitting:
-            return fitting[0]
-        if not candidates and signature(sample) == wanted:
+        if not candidates and signature(raw[0]) == signature(dataset[0]):
             return SampleTransform()
+        for candidate in candidates:
+            if all(_agree(dataset, raw, candidate, i) for i in spread(dataset)):
+                return candidate
+        text = f"{describe(raw[0])}\ninto\n{describe(dataset[0])}"
     raise SampleStructureError(
         "the training data's transform was found, but neither transform(image) nor transform(sample) turns\n"
-        f"{describe(sample)}\ninto\n{describe(dataset[0])}\nGive raw=<the dataset without its transform> and "
-        "synthetic_transform=<callable that makes a training sample of a raw one>."
+        f"{text}\nwith the values that the dataset itself gives under the same random state: its __getitem__ does more "
+        "than call the transform, or the transform has a random state of its own. Give raw=<the dataset without its "
+        "transform> and synthetic_transform=<callable that makes a training sample of a raw one>."
     )
 
 
-def _varies(dataset: Dataset[Any]) -> bool:
-    """Whether one index gives different values under different random states."""
-    seen = []
-    for seed in range(8):  # a flip of one image in two is missed once in 128 times
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        import random
-
-        random.seed(seed)
-        seen.append([np.asarray(leaf) for leaf in leaves(dataset[0]).values() if not isinstance(leaf, str)])
-    return any(
-        not np.array_equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other, strict=True) if a.dtype != object
-    )
+def _agree(dataset: Dataset[Any], raw: Dataset[Any], transform: SampleTransform, i: int) -> bool:
+    wanted, sample = seeded(lambda: dataset[i], i), raw[i]
+    try:
+        return equal(wanted, seeded(lambda: transform(sample), i))
+    except Exception:
+        return False
 
 
 # Labels ---------------------------------------------------------------------------------------------

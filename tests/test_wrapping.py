@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,69 @@ def test_a_transform_of_one_leaf_copies_the_containers_on_its_way() -> None:
     assert changed["inputs"][0].tolist() == [2, 2]
     assert sample["inputs"][0].tolist() == [1, 1]
     assert changed["inputs"][1] == "text"
+
+
+class Continued(Images):
+    """Goes on after its transform, as `after` says."""
+
+    after: Callable[[Any], Any]
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return self.after(image), label
+
+
+def _found(data: Dataset[Any]) -> SampleTransform:
+    raw = raw_view(data)
+    spec = probe(raw[0])
+    return find_transform(data, raw, spec["image"], spec["label"])
+
+
+def test_a_dataset_that_goes_on_after_its_transform_is_refused() -> None:
+    """Its synthetic samples would have the structure of the real ones and other values."""
+    data = Continued(transform=lambda image: (image.float() - 128) / 64)
+    data.after = lambda image: image.float() / 255
+    with pytest.raises(SampleStructureError, match=r"__getitem__ does more(.|\n)*raw=(.|\n)*synthetic_transform="):
+        _found(data)
+
+
+def test_a_dataset_that_goes_on_for_some_samples_only_is_refused() -> None:
+    data = Continued(transform=_double)
+    data.after = lambda image: image + 1 if image.max() > 30 else image
+    with pytest.raises(SampleStructureError, match="synthetic_transform="):
+        _found(data)
+
+
+def test_a_transform_that_draws_at_random_is_found_whatever_generator_it_draws_from() -> None:
+    data = Images(transform=lambda x: x.float() + torch.rand(x.shape) + random.random() + float(np.random.rand()))
+    before = torch.get_rng_state()
+    assert _found(data).of_image is data.transform
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_of_two_conventions_with_one_structure_that_with_the_right_values_is_taken() -> None:
+    class OfSample(Images):
+        def __getitem__(self, index: int) -> Any:
+            sample = torch.full((1, 4, 4), index, dtype=torch.uint8), self.targets[index]
+            return sample if self.transform is None else self.transform(sample)
+
+    data = OfSample(transform=lambda x: (x[0], x[1] + 10) if isinstance(x, tuple) else x)
+    assert _found(data).of_sample is data.transform
+
+
+def test_data_with_nan_are_not_taken_for_augmented() -> None:
+    class Holes(Images):
+        def __getitem__(self, index: int) -> Any:
+            return torch.full((1, 4, 4), float("nan")), self.targets[index]
+
+    assert _found(Holes()).is_identity
+
+
+def test_augmentation_inside_getitem_is_seen_though_the_first_sample_does_not_show_it() -> None:
+    class Flips(Images):
+        def __getitem__(self, index: int) -> Any:
+            image = torch.zeros(1, 4, 4) if index == 0 else torch.arange(16.0).reshape(1, 4, 4)
+            return image.flip(-1) if random.random() < 0.5 else image, self.targets[index]
+
+    with pytest.raises(SampleStructureError, match="inside __getitem__"):
+        _found(Flips())
