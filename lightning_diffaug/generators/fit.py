@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +22,8 @@ from lightning_diffaug.generators.schedulers import ForwardProcess
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
 
-log = logging.getLogger(__name__)
-
 FIT_VERSION = 2
 """Raised with every change that makes other weights from the same settings; part of the fit's fingerprint."""
-
-_LONG_FIT_SECONDS = 600.0
 
 
 class ClassBalancedDraws:
@@ -153,17 +148,6 @@ def fit_denoiser(
                 f"so its weights are useless. Lower generator.fit.lr (now {settings.lr}) or "
                 f"generator.fit.grad_clip (now {settings.grad_clip}), and check that the data are finite."
             )
-        if step == 9:
-            _warn_if_long((time.perf_counter() - started) / 10 * settings.steps)
         progress(step + 1, settings.steps)
     fitted = averaged.module.eval().requires_grad_(False)
     return Fitted(fitted, losses, time.perf_counter() - started)
-
-
-def _warn_if_long(seconds: float) -> None:
-    if seconds > _LONG_FIT_SECONDS:
-        log.warning(
-            "Fitting the generator will take about %.0f minutes. It is done once and kept; shorter with a "
-            "smaller real.size, fewer generator.fit.steps, narrower generator.fit.channels, or a GPU.",
-            seconds / 60,
-        )

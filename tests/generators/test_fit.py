@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
-from lightning_diffaug.generators import fit as fit_module
 from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
 from lightning_diffaug.generators.fit import ClassBalancedDraws, Fitted, fit_denoiser, learning_rate
 from lightning_diffaug.generators.fit_settings import FitSettings
@@ -143,20 +141,6 @@ def test_no_data_is_an_error(make_snapshot: Callable[..., Snapshot]) -> None:
     empty = make_snapshot(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(GeneratorError, match=r"real\.root"):
         _fit(empty)
-
-
-def test_a_long_fit_is_announced_with_its_remedies(
-    few_digits: Snapshot, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        _fit(few_digits, steps=12)
-    assert not caplog.records
-    monkeypatch.setattr(fit_module, "_LONG_FIT_SECONDS", 0.0)
-    with caplog.at_level(logging.WARNING):
-        _fit(few_digits, steps=12)
-    assert len(caplog.records) == 1
-    assert "real.size" in caplog.text
-    assert "generator.fit.steps" in caplog.text
 
 
 @pytest.mark.parametrize(
