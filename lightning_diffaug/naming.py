@@ -7,9 +7,13 @@ mapping works in a config file, in Python and in a job.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object, instantiate
@@ -17,6 +21,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_diffaug.errors import ConfigurationError
 
+_OWN = __name__.split(".")[0]
+_INSTALLED = {"site-packages", "dist-packages"}
 _HOW = (
     'Give it as {"_target_": "package.module.Class", <arguments>}, or add a method config() that returns the '
     "constructor's arguments as plain values, or keep each argument in an attribute of its name; or set "
@@ -135,15 +141,73 @@ def _path(named: Mapping[str, Any]) -> str:
 
 
 def source_digest(named: Mapping[str, Any]) -> str | None:
-    """Hash of the source of a named class or function of the user's own.
+    """Hash of the code of a named class or function, and of those named in its arguments.
 
-    An edit of that code names another pool. None for this library's own classes (their version counts) and where
-    the source cannot be read.
+    It covers, for each of them, the modules of the class and all its bases (for a function: its module): the whole
+    file where it is the user's own, name and version where it belongs to an installed package. This library's own
+    modules and Python's are left out: for them `SAMPLER_VERSION` and the format version count.
+
+    It does not see modules that those modules import, what a function that is named makes, or the content of files
+    that arguments name by path (weights): after a change there, change an argument, or the cache folder.
+
+    Args:
+        named: A mapping with ``_target_``, as `name_of` returns.
+
+    Returns:
+        16 hexadecimal digits; None where nothing but this library and Python is behind the name.
     """
-    path = _path(named)
-    if path.split(".")[0] == __name__.split(".")[0]:
+    found = {_code(module) for target in _targets(named) for module in _modules(target)} - {None}
+    text = "\n".join(sorted(str(code) for code in found))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if found else None
+
+
+def _targets(value: Any) -> Iterator[str]:
+    """The import paths in a named object, its own and those in its arguments."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield _path(value)
+        for item in value.values():
+            yield from _targets(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _targets(item)
+
+
+def _modules(path: str) -> set[str]:
+    """The modules that hold the code of a named class, with its bases, or function."""
+    if path.split(".")[0] == _OWN:
+        return set()
+    target = get_object(path)
+    owner = getattr(target, "__self__", target)  # of a classmethod such as from_pretrained
+    if inspect.isclass(owner):
+        return {base.__module__ for base in owner.__mro__}
+    module = getattr(inspect.unwrap(target), "__module__", None) if callable(target) else None
+    return {module or path.rpartition(".")[0]}
+
+
+def _code(module: str) -> str | None:
+    """What identifies the code of a module; None for this library's and Python's own."""
+    top = module.split(".")[0]
+    if top == _OWN or (top in sys.stdlib_module_names and top != "__main__"):
         return None
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or _INSTALLED & set(Path(file).parts):
+        return f"{top} {_version(top)}"
     try:
-        return hashlib.sha256(inspect.getsource(get_object(path)).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return None
+        return f"{module} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+    except OSError:
+        return f"{top} {_version(top)}"
+
+
+@functools.cache
+def _version(top: str) -> str:
+    """The version of the installed package that a top-level module is of; "" where it has none."""
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if version is not None:
+        return str(version)
+    for name in [top, *importlib.metadata.packages_distributions().get(top, [])]:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 from refill_toys import Faulty, Fitted, Steady, function
 
+from lightning_diffaug import naming
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators import DiffusionGenerator
 from lightning_diffaug.naming import build, name_of, plain, source_digest
+
+MINE_PART = {"_target_": "hydra.utils.get_object", "path": "mine_part.Part"}
 
 
 @dataclasses.dataclass
@@ -110,7 +117,87 @@ def test_plain_makes_lists_of_tuples_and_keeps_numbers() -> None:
 
 
 def test_the_users_code_is_hashed_and_the_librarys_is_not() -> None:
-    assert source_digest(name_of(Steady())) not in (None, source_digest(name_of(Fitted())))
-    assert source_digest(name_of(function)) is not None
+    assert source_digest(name_of(Steady())) is not None
+    assert source_digest(name_of(function)) == source_digest(name_of(Fitted())), "of one module"
     assert source_digest(name_of(DiffusionGenerator())) is None
     assert source_digest({"_target_": "math.sqrt"}) is None
+    assert source_digest({"_target_": "lightning_diffaug.absent"}) is None
+
+
+class Modules:
+    """Modules of a user on the path; a changed one is imported anew."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.names = folder, ("mine_base", "mine_part", "mine")
+        monkeypatch.syspath_prepend(folder)
+        for name in self.names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        self.write("mine_base", "class Base:\n    scale = 1\n")
+        self.write("mine_part", "class Part: ...\n")
+        self.write("mine", "import mine_base\n\nK = 1\n\nclass G(mine_base.Base):\n    scale = K\n")
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / f"{name}.py").write_text(text)
+        for known in self.names:
+            sys.modules.pop(known, None)
+        importlib.invalidate_caches()
+
+    def add(self, name: str, line: str) -> None:
+        self.write(name, (self.folder / f"{name}.py").read_text() + line)
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules]:
+    found = Modules(tmp_path, monkeypatch)
+    yield found
+    for name in found.names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"_target_": "mine.G", "part": [{"_target_": "mine_part.Part"}]},
+        {"_target_": "lightning_diffaug.DiffusionGenerator", "codec": {"_target_": "mine.G", "x": MINE_PART}},
+    ],
+    ids=["the user's generator", "the library's with a part of the user's"],
+)
+@pytest.mark.parametrize("edited", ["mine", "mine_base", "mine_part"])
+def test_an_edit_of_the_class_a_base_its_module_or_a_part_is_another_digest(
+    named: dict[str, Any], edited: str, modules: Modules
+) -> None:
+    before = source_digest(named)
+    assert before is not None
+    assert source_digest(named) == before
+    modules.add(edited, "\nCONSTANT = 2\n")
+    assert source_digest(named) != before
+
+
+def test_the_digest_is_of_content_and_not_of_the_folder(modules: Modules, tmp_path: Path) -> None:
+    before = source_digest({"_target_": "mine.G"})
+    for name in modules.names:
+        (tmp_path / "moved").mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").rename(tmp_path / "moved" / f"{name}.py")
+        sys.modules.pop(name, None)
+    sys.path.insert(0, str(tmp_path / "moved"))
+    try:
+        assert source_digest({"_target_": "mine.G"}) == before
+    finally:
+        sys.path.remove(str(tmp_path / "moved"))
+
+
+def test_an_installed_package_counts_by_its_version(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules.write("mine", "import torch\n\nclass G(torch.nn.Module): ...\n")
+    found = []
+    for version in ("1.0", "2.0"):
+        naming._version.cache_clear()
+        monkeypatch.setattr("torch.__version__", version)
+        found.append((source_digest({"_target_": "mine.G"}), source_digest({"_target_": "torch.nn.Identity"})))
+    naming._version.cache_clear()
+    assert found[0][0] != found[1][0]
+    assert found[0][1] not in (None, found[1][1])
+
+
+def test_a_constructor_that_is_a_method_is_hashed_with_its_class(modules: Modules) -> None:
+    modules.add("mine_base", "    @classmethod\n    def load(cls): return cls()\n")
+    assert source_digest({"_target_": "mine.G.load"}) == source_digest({"_target_": "mine.G"}) is not None
