@@ -333,8 +333,10 @@ def _stored_labels(dataset: Dataset[Any]) -> Sequence[Any] | None:
 
 
 def class_names(dataset: Dataset[Any], values: Sequence[int | str]) -> list[str]:
-    """Names of the classes: the dataset's ``classes`` where they match, else the label values as text."""
+    """Names of the classes: those in the dataset's ``classes`` that the values index, else the values as text."""
     names = getattr(innermost(dataset), "classes", None)
-    if isinstance(names, (list, tuple)) and list(values) == list(range(len(names))):
-        return [str(name) for name in names]
+    if isinstance(names, (list, tuple)):
+        found = [names[value] for value in values if isinstance(value, int) and 0 <= value < len(names)]
+        if len(found) == len(values):
+            return [str(name) for name in found]
     return [str(value) for value in values]

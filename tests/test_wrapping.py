@@ -135,8 +135,10 @@ def test_class_names_are_the_datasets_where_they_match() -> None:
     named = Labelled([0, 1], classes=["ant", "bee"])
     assert class_names(named, [0, 1]) == ["ant", "bee"]
     assert class_names(Subset(named, [0]), [0, 1]) == ["ant", "bee"]
-    assert class_names(named, [1]) == ["1"]  # a subset without class 0
-    assert class_names(named, [3, 7]) == ["3", "7"]
+    assert class_names(named, [1]) == ["bee"]  # a subset without class 0
+    assert class_names(named, [1, 2]) == ["1", "2"]
+    assert class_names(named, [-1, 0]) == ["-1", "0"]
+    assert class_names(named, ["ant", "cow"]) == ["ant", "cow"]
 
 
 def _double(image: Any) -> Any:
