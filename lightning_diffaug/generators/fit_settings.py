@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.generators.denoisers import UNetConfig
 from lightning_diffaug.generators.schedulers import check_prediction_type
 
 
@@ -61,7 +61,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         if self.channels is not None:
-            object.__setattr__(self, "channels", tuple(self.channels))
+            listed = isinstance(self.channels, Sequence) and not isinstance(self.channels, str)
+            widths: tuple[Any, ...] = tuple(self.channels) if listed else (str(self.channels),)  # refused
+            # fails where the settings are read, not minutes later in the process that fits; any shape does
+            object.__setattr__(self, "channels", UNetConfig.for_data((1, 8, 8), 0, widths).channels)
         check_prediction_type(self.prediction_type)
         for name, low, high, meaning in _RANGES:
             value = getattr(self, name)
@@ -107,7 +110,7 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("warmup_steps", 0, 10**8, "the number of steps of linear warm-up"),
     ("lr_final", 0.0, 1.0, "the last learning rate as a share of the peak"),
     ("weight_decay", 0.0, 10.0, "AdamW's weight decay"),
-    ("grad_clip", 1e-9, math.inf, "the largest norm of the gradient"),
+    ("grad_clip", 1e-9, 1e9, "the largest norm of the gradient"),  # finite: it goes into the fingerprint
     ("ema", 0.0, 1.0, "the decay of the averaged weights"),
     ("condition_dropout", 0.0, 1.0, "the share of samples fitted without their condition"),
     ("class_balance", 0.0, 1.0, "how far the draws level the classes"),

@@ -157,6 +157,13 @@ def test_no_data_is_an_error(make_snapshot: Callable[..., Snapshot]) -> None:
         ("class_balance", 2),
         ("augment_p", -0.1),
         ("prediction_type", "noise"),
+        ("grad_clip", float("inf")),
+        ("channels", [3]),
+        ("channels", [32, 12]),
+        ("channels", []),
+        ("channels", 32),
+        ("channels", "32"),
+        ("channels", [32.0]),
     ],
 )
 def test_a_setting_out_of_range_is_refused_with_its_key(key: str, value: Any) -> None:
