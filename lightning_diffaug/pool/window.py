@@ -72,7 +72,7 @@ def check_reuse(reuse: float) -> None:
     if isinstance(reuse, bool) or not isinstance(reuse, (int, float)) or not reuse >= 1:
         raise ConfigurationError(
             f"reuse={reuse!r} is not a number ≥ 1: it is how often each synthetic sample is drawn before the "
-            f"window leaves it. Set data.reuse to 1 (always fresh), 8, … or .inf (a frozen pool)."
+            f"window leaves it. Set data.reuse to 1 (always fresh), 8, … or inf (a frozen pool)."
         )
 
 
