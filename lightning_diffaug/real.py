@@ -32,6 +32,7 @@ from lightning_diffaug.wrapping import (
 )
 
 _PROBED_FOR_RANGE = 256
+_PROBED_FOR_STRINGS = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +100,10 @@ class RealTraining:
                 raw_data = raw_view(facts.dataset)
             _check_raw(raw_data, is_stream, length)
             real_sample = next(iter(facts.dataset)) if is_stream else facts.dataset[0]
-            template = raw_data[0] if raw_data is not None else real_sample
+            template = _raw_sample(raw_data, raw is not None) if raw_data is not None else real_sample
             spec = probe(template, fields)
+            if fields is None and raw_data is not None:
+                _check_strings(raw_data, template, spec, fill or {})
             label = spec.get(LABEL)
             values = None
             if raw_data is not None:
@@ -228,6 +231,40 @@ def _check_raw(raw: Any, is_stream: bool, length: int) -> None:
             f"raw has {len(raw)} samples and the training data {length}: it has to be the same samples, index for "
             "index, without augmentation. Give raw=<the same dataset with its transform off>."
         )
+
+
+def _raw_sample(raw: Dataset[Any], given: bool) -> Any:
+    if given:
+        return raw[0]
+    try:
+        return raw[0]
+    except Exception as error:  # the dataset's own code, which may raise anything
+        raise SampleStructureError(
+            f"with its transform off, the training data's __getitem__ raises {type(error).__name__}: {error}. It needs "
+            "what its transform makes, so there is no raw sample for the pool to be made like. Give raw=<the dataset "
+            "without its transform and what follows it> and synthetic_transform=<callable that makes a training "
+            "sample of a raw one>."
+        ) from error
+
+
+def _check_strings(raw: Dataset[Any], template: Any, spec: SampleSpec, fill: Mapping[str, Any]) -> None:
+    """Refuses data without an integer label in which a string says the same for several samples, as a label does."""
+    if LABEL in spec:
+        return
+    paths = [path for path, leaf in leaves(template).items() if isinstance(leaf, str) and path not in fill]
+    if not paths:
+        return
+    some = spread(raw, _PROBED_FOR_STRINGS)
+    probed = sorted({*some, *(i + 1 for i in some[:-1])})  # neighbours too: data that are sorted by class
+    samples = [leaves(raw[i]) for i in probed]
+    for path in paths:
+        if len({sample.get(path) for sample in samples}) < len(samples):
+            raise SampleStructureError(
+                f"the sample has no integer that could be its label, and field {path!r} is a string that several "
+                f"samples share, so it may be one:\n{describe(template)}\nSay it with "
+                f'fields={{"{spec.fields[0].path}": "image", "{path}": "label"}} (key data.fields), or with the image '
+                "alone if it is none: synthetic samples then have 'synthetic/<slot>/<row>' there."
+            )
 
 
 def _synthetic_transform(

@@ -289,7 +289,9 @@ class SampleAdapter:
             if path not in self._by_path and path not in self._fill and not isinstance(leaf, (str, type(None))):
                 raise ConfigurationError(
                     f"field {path!r} ({type(leaf).__name__}) is neither made by the generator nor filled, so a "
-                    f'synthetic sample would lack it. Give fill={{"{path}": <value or callable>}} (key data.fill).'
+                    f'synthetic sample would lack it. Give fill={{"{path}": <value or callable>}} (key data.fill); '
+                    "for a target of regression, which has to fit the sample, name it beside the others, e.g. "
+                    f'fields={{…, "{path}": "target"}} (key data.fields), with a generator that makes it by that name.'
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -420,6 +420,44 @@ def test_labels_may_be_strings_and_any_integers(tmp_path: Path) -> None:
     assert {label for _, label in mixed.samples()} == {7, -2, 40}
 
 
+@pytest.mark.parametrize("order", [lambda i: "ab"[i % 2], lambda i: "ab"[i // (N // 2)]], ids=["mixed", "sorted"])
+def test_a_string_that_may_be_the_label_is_asked_about(order: Callable[[int], str], tmp_path: Path) -> None:
+    """Without an answer, ``synthetic/0/3`` would be trained on as a class."""
+    data = Made(lambda i: (image(i), order(i)))
+    with pytest.raises(SampleStructureError, match=r'fields=\{"0": "image", "1": "label"\} \(key data\.fields\)'):
+        Mixed(data, tmp_path).batches()
+    labelled = Mixed(data, tmp_path, no_collate, fields={"0": "image", "1": "label"}, synthetic_fraction=1)
+    assert {label for _, label in labelled.samples()} == {"a", "b"}
+    unlabelled = Mixed(data, tmp_path, no_collate, fields={"0": "image"}, synthetic_fraction=1)
+    assert all(text.startswith("synthetic/") for _, text in unlabelled.samples())
+    filled = Mixed(data, tmp_path, no_collate, fill={"1": "?"}, synthetic_fraction=1)
+    assert {text for _, text in filled.samples()} == {"?"}
+
+
+def test_a_string_that_names_each_sample_is_no_label(tmp_path: Path) -> None:
+    data = Made(lambda i: (image(i), f"scan {i}"))
+    assert len(Mixed(data, tmp_path).batches()) == 4
+
+
+@pytest.mark.parametrize("target", [0.5, np.float64(0.5), torch.tensor(0.5), torch.ones(3)])
+def test_a_target_of_regression_needs_a_generator_that_makes_it_or_a_fill(target: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.fill.*regression.*data\.fields"):
+        Mixed(Made(lambda i: (image(i), target)), tmp_path).batches()
+    made = Mixed(
+        Made(lambda i: (image(i), 0.5)),
+        tmp_path,
+        no_collate,
+        fields={"0": "image", "1": "target"},
+        generator=lambda condition, seeds: {
+            "image": torch.zeros(len(seeds), 1, 4, 6),
+            "target": torch.zeros(len(seeds)),
+        },
+        synthetic_fraction=1,
+        image_range=(0.0, 1.0),
+    )
+    assert {value for _, value in made.samples()} == {0.5}
+
+
 # The training transform -----------------------------------------------------------------------------------
 
 
@@ -568,3 +606,30 @@ def test_augment_synthetic_false_takes_the_evaluation_transform(tmp_path: Path) 
 def test_augment_synthetic_false_needs_to_know_the_conversion(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"data\.synthetic_transform"):
         Mixed(Transformed(halves), tmp_path, augment_synthetic=False).batches()
+
+
+def test_a_dataset_that_needs_its_transform_says_what_to_give(tmp_path: Path) -> None:
+    class Continued(Transformed):
+        def __getitem__(self, index: int) -> Any:
+            picture = self.transform(PILImage.new("L", (6, 4), index))
+            return (picture - 0.5) / 0.5, index % 2
+
+    data = Continued(lambda picture: torch.from_numpy(np.array(picture)).float()[None] / 255)
+    with pytest.raises(SampleStructureError, match=r"TypeError(.|\n)*raw=(.|\n)*synthetic_transform=") as error:
+        Mixed(data, tmp_path).batches()
+    assert isinstance(error.value.__cause__, TypeError)
+    given = Mixed(
+        data,
+        tmp_path,
+        raw=Made(lambda i: (PILImage.new("L", (6, 4), i), i % 2)),
+        synthetic_transform=lambda picture: (data.transform(picture) - 0.5) / 0.5,
+    )
+    assert len(given.batches()) == 4
+
+
+def test_the_users_own_error_stays_the_users(tmp_path: Path) -> None:
+    def make(i: int) -> Any:
+        raise FileNotFoundError("the user's disk")
+
+    with pytest.raises(FileNotFoundError, match="the user's disk"):
+        Mixed(Made(make), tmp_path).batches()
