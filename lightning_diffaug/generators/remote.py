@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections import OrderedDict
@@ -31,6 +32,7 @@ REMOTE_VERSION = 1
 """Part of the pool's name; raised with any change of how a reply becomes a sample."""
 
 _REMEMBERED = 100_000
+_KEPT_BYTES = 1 << 28
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -214,9 +216,10 @@ class RemoteGenerator:
         try:
             requests.run([i for i in range(len(wanted)) if i not in came])
         except BaseException:
-            self._kept = {wanted[i]: picture for i, picture in came.items()}  # paid for: the next try takes them
+            self._keep({wanted[i]: picture for i, picture in came.items()})
             raise
-        self._kept = {}
+        for asked in wanted:
+            self._kept.pop(asked, None)
         for what, missing in (("refused for their content", requests.refused), ("given up", requests.given_up)):
             if missing:
                 self._say(what, f"{len(missing)} of {len(seeds)} images were {what}: {next(iter(missing.values()))}")
@@ -244,6 +247,13 @@ class RemoteGenerator:
         if self.seed_field is not None:
             fields[self.seed_field] = seed
         return {name: value for name, value in fields.items() if value is not None} | self.extra
+
+    def _keep(self, pictures: Mapping[tuple[str, int], Picture]) -> None:
+        """Keeps what came before a failure, and may have been paid for; the next try takes it."""
+        self._kept.update(pictures)
+        room = _KEPT_BYTES // (4 * math.prod(self._shape))
+        while len(self._kept) > room:
+            del self._kept[next(iter(self._kept))]
 
     def _unlike(self, wanted: Sequence[tuple[str, int]], came: Mapping[int, Picture]) -> list[int]:
         """The rows whose picture no other prompt and seed had, in this pass or before."""

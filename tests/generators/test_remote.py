@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import random
@@ -167,16 +166,14 @@ def test_a_picture_gets_the_datas_channels(channels: int, value: list[int], serv
     assert ((sample[:, 0, 0] + 1) * 127.5).round().tolist() == value
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_every_usual_kind_of_picture_is_read(mode: str, form: str, server: Server, make: Make) -> None:
-    image = Image.new("RGB", (8, 8), "white").convert(mode)
-    try:
-        image.save(io.BytesIO(), form)
-    except (OSError, ValueError):
-        pytest.skip(f"{form} has no mode {mode}")
-    server.always(picture(image, form))
-    assert torch.allclose(make((3, 8, 8)).generate(labels(0), [1]), torch.ones(1, 3, 8, 8), atol=0.02)
+@pytest.mark.parametrize(
+    ("form", "modes"),
+    [("PNG", ["1", "L", "LA", "P", "RGB", "RGBA"]), ("JPEG", ["L", "RGB", "CMYK"]), ("WEBP", ["RGB", "RGBA"])],
+)
+def test_every_usual_kind_of_picture_is_read(form: str, modes: list[str], server: Server, make: Make) -> None:
+    for mode in modes:
+        server.always(picture(Image.new("RGB", (8, 8), "white").convert(mode), form))
+        assert torch.allclose(make((3, 8, 8)).generate(labels(0), [1]), torch.ones(1, 3, 8, 8), atol=0.02)
 
 
 def test_what_is_transparent_becomes_white(server: Server, make: Make) -> None:
