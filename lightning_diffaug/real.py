@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -166,11 +167,15 @@ class RealTraining:
         return MixedLoader(dataset, course, self.facts.batch_size, self.facts.options)
 
     def snapshot(self) -> Snapshot | None:
-        """The training data as plain tensors; None for a stream without `raw=`.
+        """The training data as plain tensors, read once; None for a stream without `raw=`.
 
         Raises:
             ConfigurationError: They are larger than `snapshot_limit` and have no import path.
         """
+        return self._snapshot
+
+    @functools.cached_property
+    def _snapshot(self) -> Snapshot | None:
         if self.raw is None:
             return None
         stored = [field for field in self.spec.fields if field.name != LABEL]
@@ -184,20 +189,18 @@ class RealTraining:
             if self.raw_name is None:
                 raise ConfigurationError(
                     f"the training data are {size / 2**30:.1f} GiB, above snapshot_limit={self.snapshot_limit}, so "
-                    "they are "
-                    'not copied for the refill process. Give raw={"_target_": "package.module.function or Class", '
-                    "...}, "
-                    "from which it reads them itself, or raise data.snapshot_limit."
+                    'they are not copied for the refill process. Give raw={"_target_": "package.module.function or '
+                    'Class", ...}, from which it reads them itself, or raise data.snapshot_limit.'
                 )
             source = self.raw
         else:
             with untouched_rng():
-                columns: dict[str, list[Tensor]] = {field.name: [] for field in stored}
+                # Filled row by row: a list of rows that is stacked would need the memory twice.
+                fields |= {field.name: torch.empty((n, *field.shape), dtype=field.torch_dtype) for field in stored}
                 for i in range(n):
                     found = leaves(self.raw[i])
                     for field in stored:
-                        columns[field.name].append(leaf_to_tensor(found[field.path], field))
-            fields |= {name: torch.stack(column) for name, column in columns.items()}
+                        fields[field.name][i] = leaf_to_tensor(found[field.path], field)
         return Snapshot(
             self.spec, fields, self.class_names, self.label_values, source, self.raw_name if source else None
         )

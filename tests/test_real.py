@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from training_toys import Images, RealModule
@@ -74,6 +76,36 @@ def test_the_snapshots_hash_names_content_labels_and_order() -> None:
         name(train=Images(7)),
     ]
     assert len({same, *others}) == 5
+
+
+def test_the_training_data_are_read_once_for_all_who_want_the_snapshot() -> None:
+    class Counted(Images):
+        reads = 0
+
+        def __getitem__(self, index: int) -> Any:
+            self.reads += 1
+            return super().__getitem__(index)
+
+    raw = Counted(200)
+    data = _data(Images(200), raw=raw)
+    before = raw.reads
+    assert data.snapshot() is data.snapshot()
+    assert raw.reads == before + 200
+
+
+def test_a_snapshot_does_not_hold_all_rows_beside_itself() -> None:
+    class Arrays(Images):
+        def __getitem__(self, index: int) -> Any:
+            return np.zeros((3, 128, 128), np.uint8), self.targets[index]
+
+    data = _data(Arrays(100))
+    tracemalloc.start()  # sees numpy's memory, in which the rows come, and not torch's
+    try:
+        assert data.snapshot() is not None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 3 * 128 * 128 <= peak < 100 * 3 * 128 * 128 / 4
 
 
 def test_data_above_the_limit_are_not_copied(tmp_path: Path) -> None:
