@@ -69,13 +69,6 @@ class Snapshot:
         """Class index of each sample, int64 (n,), or None when unlabelled."""
         return self._fields.get("label")
 
-    @property
-    def class_counts(self) -> list[int]:
-        """Samples of each class; [n] when unlabelled."""
-        if self.labels is None:
-            return [len(self)]
-        return torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
-
     def raw(self, name: str, indices: Tensor | None = None) -> Tensor:
         """Raw values of a field.
 

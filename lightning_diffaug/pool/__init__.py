@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_diffaug.pool.epoch_cache import EpochCache, UnavailableSlotsError
-from lightning_diffaug.pool.fingerprint import fingerprint, tensor_digest, tensors_digest
+from lightning_diffaug.pool.fingerprint import fingerprint, tensors_digest
 from lightning_diffaug.pool.header import PoolHeader
 from lightning_diffaug.pool.lease import Lease, LeaseInfo
 from lightning_diffaug.pool.pool import PoolInfo, SyntheticPool
@@ -27,7 +27,6 @@ __all__ = [
     "fingerprint",
     "first_slot",
     "open_segment",
-    "tensor_digest",
     "tensors_digest",
     "window_slots",
 ]

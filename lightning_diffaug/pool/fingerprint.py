@@ -40,15 +40,8 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def tensor_digest(tensor: Tensor) -> str:
-    """BLAKE2b (hexadecimal, 32 bytes) of a tensor's dtype, shape and values, in bounded memory."""
-    digest = hashlib.blake2b(digest_size=32)
-    update_with_tensor(digest, tensor)
-    return digest.hexdigest()
-
-
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """BLAKE2b (hexadecimal, 32 bytes) of named tensors; their order makes no difference."""
+    """BLAKE2b (hexadecimal, 32 bytes) of named tensors (dtype, shape, values) in bounded memory; in any order."""
     digest = hashlib.blake2b(digest_size=32)
     for name in sorted(tensors):
         digest.update(canonical_json(name).encode())
