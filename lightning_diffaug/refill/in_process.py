@@ -32,6 +32,8 @@ class NoRefill:
         generator: The generator that the job names; only asked what it is called.
     """
 
+    misconfigured = False
+
     def __init__(self, job: Job, generator: Any) -> None:
         self._run_dir = Path(job.run_dir)
         self._pool = job.find_pool(generator)
@@ -68,6 +70,8 @@ class InProcessRefill:
         generator: The live object.
         snapshot: The training data, for a generator that has to be fitted.
     """
+
+    misconfigured = False  # need() raises
 
     def __init__(self, job: Job, generator: Any, snapshot: Callable[[], Snapshot | None]) -> None:
         self._job = job
@@ -122,6 +126,8 @@ class InProcessRefill:
             try:
                 self._generator.fit(data, Path(folder), self._reporter.fit_progress)
                 self._generator.load(Path(folder))
+            except ConfigurationError:
+                raise
             except Exception as error:
                 raise GeneratorError(f"the fit raised {type(error).__name__}: {error}") from error
         self._reporter.status.fit_seconds += time.perf_counter() - started

@@ -57,6 +57,7 @@ class LocalRefill:
         self._seen_at = 0.0  # when it was seen here: by the monotonic clock, which no correction of the time moves
         self._final: Status | None = None
         self.gave_up = ""
+        self.misconfigured = False
 
     @property
     def status(self) -> Status:
@@ -156,10 +157,12 @@ class LocalRefill:
         said = status.failure or self._last_lines()
         if hopeless or self._restarts >= self._settings.max_restarts:
             vain = "a restart would not help" if hopeless else f"{self._restarts} restarts in a row did not help"
-            self.gave_up = f"the refill process {how}, {vain}. It said: {said}"
+            self.gave_up, self.misconfigured = f"the refill process {how}, {vain}. It said: {said}", hopeless
+            goes_on = "Training goes on with the samples that are there (data.when_short says how). "
             log.error(
-                "%s\nTraining goes on with the samples that are there (data.when_short says how). %s",
+                "%s\n%s%s",
                 self.gave_up,
+                "" if hopeless else goes_on,  # whether it does depends on whether there was a window yet
                 f"Its log: {self._log_path}" if self._settings.log_file else "refill.log_file=<file> keeps its log.",
             )
             return

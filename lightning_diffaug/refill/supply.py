@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from lightning_diffaug.errors import ShortWindowError
+from lightning_diffaug.errors import ConfigurationError, ShortWindowError
 from lightning_diffaug.pool import EpochCache, Lease, Segment, SyntheticPool, UnavailableSlotsError
 from lightning_diffaug.pool.frozen import FrozenWindow
 from lightning_diffaug.refill.progress import WaitDisplay
@@ -28,6 +28,8 @@ class Refill(Protocol):
     """Who fills the pool: the local process, the trainer itself, or nobody."""
 
     gave_up: str
+    misconfigured: bool
+    """Whether it gave up over a setting: that is the user's to change, no fault of a generator."""
 
     @property
     def status(self) -> Status:
@@ -128,6 +130,7 @@ class WindowSupply:
 
         Raises:
             ShortWindowError: ``when_short=error`` and something is missing.
+            ConfigurationError: The refill ended over a setting before the first window was there.
         """
         pinned = request.pinned
         slots: Sequence[int] = request.slots if pinned is None else pinned.slots
@@ -208,6 +211,8 @@ class WindowSupply:
                     display.fit(status)
                     if status.phase == "fit":  # a living fit is not the pool's delay
                         deadline = time.monotonic() + self._wait_timeout
+                if self._refill.misconfigured and self._first:
+                    raise ConfigurationError(self._refill.gave_up)
                 if self._refill.gave_up or time.monotonic() > deadline:
                     return pool
                 self._interrupt()

@@ -109,3 +109,14 @@ def test_no_refill_of_a_generator_that_is_not_fitted_says_what_to_do(tmp_path: P
     refill = NoRefill(job_for(Fitted(), tmp_path), Fitted())
     assert refill.pool() is None
     assert "refill=local" in refill.gave_up
+
+
+def test_a_setting_that_only_the_fit_can_judge_is_the_users_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*arguments: Any) -> None:
+        raise ConfigurationError("Set generator.fit.steps to another one.")
+
+    monkeypatch.setattr(Fitted, "fit", fit)
+    with pytest.raises(ConfigurationError, match=r"generator\.fit\.steps"):
+        _refill(Fitted(), tmp_path).need(0, 1)

@@ -166,7 +166,9 @@ def test_a_slot_that_ends_the_process_is_left_empty_and_blocks_nothing(start: St
 
 
 @pytest.mark.faults
-def test_what_the_process_cannot_import_is_given_up_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_process_cannot_import_is_given_up_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     here_only = types.ModuleType("here_only")  # as a test or a plug-in loaded by its file is
     here_only.Generator = type("Generator", (Steady,), {"__module__": "here_only"})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "here_only", here_only)
@@ -176,6 +178,8 @@ def test_what_the_process_cannot_import_is_given_up_at_once(start: Start, monkey
     assert "here_only.Generator cannot be imported" in refill.gave_up
     assert time.monotonic() - began < 60
     assert "a restart would not help" in refill.gave_up
+    assert refill.misconfigured
+    assert "Training goes on" not in caplog.text, "it does not, where there is no window"
 
 
 @pytest.mark.faults
@@ -183,6 +187,7 @@ def test_a_fit_that_fails_is_given_up_with_its_reason(start: Start) -> None:
     refill = start(Fitted(broken=True), max_restarts=0)
     watched(refill, lambda: refill.gave_up)
     assert "the loss is not finite" in refill.gave_up
+    assert not refill.misconfigured
     assert refill.pool() is None
 
 

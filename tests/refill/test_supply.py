@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from refill_toys import SLOT, Faulty, Steady, job_for
 
-from lightning_diffaug.errors import ShortWindowError
+from lightning_diffaug.errors import ConfigurationError, ShortWindowError
 from lightning_diffaug.pool import EpochCache, SyntheticPool
 from lightning_diffaug.refill.fill_slot import fill_slot
 from lightning_diffaug.refill.status import Status
@@ -29,6 +29,7 @@ class Hand:
         self.makes = list(makes)
         self.needed: list[tuple[int, int]] = []
         self.gave_up = ""
+        self.misconfigured = False
         self.status = Status(phase="fill")
         self.known = True
         self.polls = 0
@@ -54,7 +55,8 @@ class Hand:
 
 
 def _supply(hand: Hand, root: Path, when_short: Any = "reuse", timeout: float = 0.3, **changes: Any) -> WindowSupply:
-    return WindowSupply(hand, EpochCache(root / "cache"), "run", True, when_short, timeout, False, **changes)
+    changes = {"always_wait": False, **changes}
+    return WindowSupply(hand, EpochCache(root / "cache"), "run", True, when_short, timeout, **changes)
 
 
 def _request(slots: range, synthetic: Any = (4, 2, 2)) -> Request:
@@ -235,3 +237,16 @@ def test_a_lease_holds_the_slots_needed_and_those_made_ahead_and_is_written_once
     supply.close()
     supply.close()
     assert hand.live.live_leases() == []
+
+
+def test_a_wrong_setting_ends_training_before_its_first_window_and_not_later(tmp_path: Path) -> None:
+    hand = Hand(tmp_path)
+    hand.gave_up, hand.misconfigured, hand.known = "generator.fit.channels is wrong", True, False
+    supply = _supply(hand, tmp_path, timeout=60)
+    with pytest.raises(ConfigurationError, match=r"generator\.fit\.channels is wrong"):
+        supply.freeze(_request(range(0, 2)))
+    hand.known = True
+    hand.publish(0, 1)
+    assert supply.freeze(_request(range(0, 2))).slots == [0, 1], "the pool has what is needed"
+    assert supply.freeze(_request(range(1, 3))).slots == [0, 1], "training goes on with the last complete one"
+    supply.close()
