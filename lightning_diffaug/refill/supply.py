@@ -137,7 +137,8 @@ class WindowSupply:
         first = min([*slots, request.slots.start])
         stop = max([*(k + 1 for k in slots), request.next_stop])
         self._refill.need(first, stop)
-        needed = range(first, stop + self._ahead)
+        again = self.last_complete if self._when_short in ("reuse", "wait") else []
+        needed = range(min([first, *again]), stop + self._ahead)
         if not request.synthetic.any() and pinned is None:  # a later epoch may ask for some
             self.segments = []
             return FrozenWindow(available=[1.0] * len(request.synthetic))
@@ -166,8 +167,10 @@ class WindowSupply:
         if whole:
             self.last_complete = list(slots)
         elif self._when_short in ("reuse", "wait") and self.last_complete and pool is not None:
-            present = self._gather(pool, self.last_complete)
-            whole = True
+            if self._gather(pool, self.last_complete) == self.last_complete:
+                present = list(self.last_complete)
+            else:  # dropped or damaged meanwhile: what there is of the window asked for is fresher
+                present = self._gather(pool, present)
         rows = self._rows_by_class(len(synthetic))
         absent = (synthetic > 0) & (rows == 0)
         if absent.any() and not short:

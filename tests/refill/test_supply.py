@@ -250,3 +250,29 @@ def test_a_wrong_setting_ends_training_before_its_first_window_and_not_later(tmp
     assert supply.freeze(_request(range(0, 2))).slots == [0, 1], "the pool has what is needed"
     assert supply.freeze(_request(range(1, 3))).slots == [0, 1], "training goes on with the last complete one"
     supply.close()
+
+
+def test_the_last_complete_window_is_leased_as_long_as_it_may_be_needed(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(2))
+    supply = _supply(hand, tmp_path)
+    supply.freeze(_request(range(0, 2)))
+    assert supply.freeze(_request(range(4, 6))).slots == [0, 1]
+    (lease,) = hand.live.live_leases()
+    assert lease.window == range(0, 7)
+    assert hand.live.drop_beyond(1) == []
+    assert hand.needed[-1] == (4, 7), "only kept, not made again"
+    supply.close()
+
+
+def test_where_the_last_complete_window_is_gone_the_part_of_the_new_one_is_read(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(2))
+    supply = _supply(hand, tmp_path)
+    supply.freeze(_request(range(0, 2)))
+    hand.live.path(0).unlink()
+    hand.makes = []
+    hand.publish(4)
+    window = supply.freeze(_request(range(4, 6)))
+    assert window.slots == [4]
+    assert _slots(supply) == [4]
+    assert window.short
+    supply.close()
