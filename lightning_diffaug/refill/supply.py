@@ -80,7 +80,8 @@ class WindowSupply:
         labelled: Whether samples have a class.
         when_short: What to do when the window lacks something.
         wait_timeout: Seconds that a first or waited-for window may take; the fit of a generator does not count.
-        always_wait: Wait for every window (``refill=sync``).
+        always_wait: Wait for every window until it is there or the refill gave up, however long a slot takes
+            (``refill=sync``): a bound by the clock would make runs differ.
         last_complete: Slots of the last complete window, from a checkpoint.
         ahead: Slots beyond the needed ones that the refill makes: the lease keeps them, or a bounded pool would drop
             and make them for ever.
@@ -146,6 +147,7 @@ class WindowSupply:
         pool = self._wait(slots, must_wait, needed)
         present = self._gather(pool, slots) if pool is not None else []
         if must_wait and pool is not None and len(present) < len(slots):  # damage shows only now
+            self._refill.need(first, stop)
             self._wait(slots, True, needed)
             present = self._gather(pool, slots)
         self._first = False
@@ -216,7 +218,7 @@ class WindowSupply:
                         deadline = time.monotonic() + self._wait_timeout
                 if self._refill.misconfigured and self._first:
                     raise ConfigurationError(self._refill.gave_up)
-                if self._refill.gave_up or time.monotonic() > deadline:
+                if self._refill.gave_up or (time.monotonic() > deadline and not (self._always_wait and until_complete)):
                     return pool
                 self._interrupt()
                 time.sleep(_LOOK_SECONDS)

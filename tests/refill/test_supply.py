@@ -252,6 +252,24 @@ def test_a_wrong_setting_ends_training_before_its_first_window_and_not_later(tmp
     supply.close()
 
 
+def test_sync_waits_for_a_slow_slot_however_long_and_no_longer_than_there_is_hope(tmp_path: Path) -> None:
+    class Slow(Hand):
+        def poll(self) -> None:
+            super().poll()
+            if self.polls % 10 == 0 and self.makes == []:
+                self.publish(next(k for k in range(9) if not self.live.has(k)))
+            if self.live.has(3):
+                self.gave_up = "it broke"
+
+    hand = Slow(tmp_path)
+    supply = _supply(hand, tmp_path, timeout=0.1, always_wait=True)
+    for slots in (range(0, 2), range(1, 4)):
+        window = supply.freeze(_request(slots))
+        assert (window.slots, window.short) == (list(slots), "")
+    assert supply.freeze(_request(range(8, 11))).short
+    supply.close()
+
+
 def test_the_last_complete_window_is_leased_as_long_as_it_may_be_needed(tmp_path: Path) -> None:
     hand = Hand(tmp_path, makes=range(2))
     supply = _supply(hand, tmp_path)
