@@ -21,7 +21,7 @@ from lightning_diffaug.generators.levels import noise_levels
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.schedulers import TRAIN_TIMESTEPS, restart, set_timesteps
 
-SAMPLER_VERSION = 1
+SAMPLER_VERSION = 2
 """Raised with every change of this module that changes a sample: it is part of a pool's fingerprint."""
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -177,6 +177,8 @@ def sample(
         extra: dict[str, Any] = {"generator": rngs} if "generator" in accepted else {}
         if controls.eta > 0.0:
             extra["eta"] = controls.eta
+        if "use_clipped_model_output" in accepted:  # else DDIM goes on with noise that contradicts a clipped sample
+            extra["use_clipped_model_output"] = True
         jump, rounds = (stop, 1) if kept is None else (controls.jump * scheduler.order, controls.resample)
         for begin, end, again in _passes(first, stop, max(jump, 1), rounds):
             if again:

@@ -9,44 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exact_denoiser import LABELS, MEANS, GaussianDenoiser
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.loop import guided, noise_like, sample, seeded
 from lightning_diffaug.generators.schedulers import PREDICTION_TYPES, SCHEDULERS, make_scheduler
-
-CHAIN = make_scheduler("ddpm", "epsilon").alphas_cumprod.double()
-LOG_SIGMA = (0.5 * (torch.log1p(-CHAIN) - CHAIN.log())).numpy()
-
-
-class GaussianDenoiser:
-    """The exact denoiser of data drawn from N(mean of the class, std²): what any network can at best become."""
-
-    def __init__(self, prediction_type: str, means: Tensor, std: float = 0.0) -> None:
-        self.prediction_type, self.means, self.std = prediction_type, means, std
-        self.calls: list[int] = []
-
-    def null(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"label": torch.full_like(condition["label"], len(self.means) - 1)}
-
-    def __call__(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Any]) -> Tensor:
-        self.calls.append(len(x_t))
-        mean = self.means[condition["label"]]
-        if self.prediction_type == "flow":
-            u = float(t) / 1000
-            a, s = 1 - u, u
-        else:
-            sigma = float(np.exp(np.interp(float(t), np.arange(1000), LOG_SIGMA)))
-            a = (1 + sigma**2) ** -0.5
-            s = a * sigma
-        gain = a * self.std**2 / (a**2 * self.std**2 + s**2)
-        x_0 = mean + gain * (x_t - a * mean)
-        noise = (x_t - a * x_0) / s
-        return {"sample": x_0, "epsilon": noise, "v_prediction": a * noise - s * x_0, "flow": noise - x_0}[
-            self.prediction_type
-        ]
-
 
 PAIRS = [
     (name, prediction)
@@ -55,8 +24,6 @@ PAIRS = [
     if (prediction == "flow") <= (name in ("flow_euler", "dpmsolver++", "unipc"))
     and (name != "flow_euler" or prediction == "flow")
 ]
-MEANS = torch.tensor([[[0.5, -0.5, 0.1]], [[-0.25, 0.75, 0.0]], [[0.0, 0.0, 0.0]]])  # two classes and null
-LABELS = {"label": torch.tensor([0, 1, 0, 1])}
 
 
 @pytest.mark.parametrize(("name", "prediction"), PAIRS)
