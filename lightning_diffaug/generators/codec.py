@@ -44,14 +44,18 @@ class VaeCodec:
         Raises:
             ConfigurationError: The folder holds none.
         """
+        check_codec(str(folder))
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # takes seconds
 
         try:
-            vae = AutoencoderKL.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then overwritten
+                vae = AutoencoderKL.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+                )
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise ConfigurationError(
-                f"codec={str(folder)!r} is no folder of a diffusers AutoencoderKL ({error}). Set generator.codec to "
-                "the folder that vae.save_pretrained(...) wrote, with config.json and safetensors, or to null."
+                f"codec={str(folder)!r} holds no diffusers AutoencoderKL that can be loaded ({error}). Save it anew "
+                "with vae.save_pretrained(...), or set generator.codec=null."
             ) from error
         return cls(vae.to(device).eval().requires_grad_(False), scale)
 
@@ -66,6 +70,21 @@ class VaeCodec:
         with torch.inference_mode():
             samples: Tensor = self.vae.decode(z.to(self.vae.device) / self._scale + self._shift).sample
         return samples.clone()
+
+
+def check_codec(folder: str) -> None:
+    """Refuses a folder without an autoencoder.
+
+    Raises:
+        ConfigurationError: See above.
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
+        raise ConfigurationError(
+            f"codec={folder!r} is no folder with config.json and safetensors: it holds the autoencoder in whose latent "
+            "space the denoiser works. Set generator.codec to the folder that vae.save_pretrained(...) of a diffusers "
+            "AutoencoderKL wrote, or to null."
+        )
 
 
 def codec_hash(folder: Path) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
-from lightning_diffaug.generators.codec import VaeCodec, codec_hash
+from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
 from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
@@ -138,6 +138,8 @@ class DiffusionGenerator:
         self.source = ("image" if varied else "noise") if source == "auto" else source
         check_source(self.source, scheduler, self.controls, repaint, inversion_steps)
         check_extras(scheduler, prediction_type, self.controls, threshold, negative_label, codec is not None)
+        if self.codec is not None:
+            check_codec(self.codec)
         self._sampler: Sampler | None = None
         self._channels: dict[str, int] = {}
 
