@@ -24,10 +24,12 @@ class MixMonitor(Callback):
     def attach(cls, trainer: Any, datamodule: DiffAugDataModule) -> None:
         """Gives a trainer its monitor: one, of the DataModule that is fitted now."""
         others = [callback for callback in trainer.callbacks if not isinstance(callback, cls)]
-        trainer.callbacks = [*others, cls(datamodule)]
+        trainer.callbacks = [cls(datamodule), *others]  # first: a checkpoint may monitor what it logs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs, under the names of `DiffAugDataModule.figures`."""
+        if trainer.datamodule is not self._datamodule:  # type: ignore[attr-defined]  # a later fit on other data
+            return
         # what was made is known to rank 0 alone and 0 elsewhere, the rest is alike on all ranks
         pl_module.log_dict(self._datamodule.figures(), sync_dist=trainer.world_size > 1, reduce_fx="max")
         self._datamodule.warn_of_many_uses()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,8 @@ from lightning_diffaug.refill.supply import WhenShort
 from lightning_diffaug.run import MixRun
 from lightning_diffaug.spec import IMAGE, LABEL
 from lightning_diffaug.start import PoolSettings, start_run
+
+log = logging.getLogger(__name__)
 
 # Lightning asks whether these hooks are overridden, so the wrapped module's own are handed on as they are.
 _HANDED_ON = (
@@ -128,12 +131,19 @@ class DiffAugDataModule(LightningDataModule):
         cache_dir: str | Path | None = None,
         snapshot_limit: int = 2 << 30,
     ) -> None:
-        self.real = _as_datamodule(real, val, test, batch_size, num_workers)
+        self.real = real = _as_datamodule(real, val, test, batch_size, num_workers)
         self._run: MixRun | None = None
         self._loader: Any = None
         self._state: dict[str, Any] | None = None
         self._data: RealTraining | None = None
         super().__init__()
+        self.prepare_data_per_node = real.prepare_data_per_node
+        self.allow_zero_length_dataloader_with_multiple_devices = (
+            real.allow_zero_length_dataloader_with_multiple_devices
+        )
+        if real.hparams:
+            self.save_hyperparameters(dict(real.hparams), logger=real._log_hyperparams)
+        reuse = float("inf") if str(reuse) in ("inf", ".inf") else reuse  # YAML's word reaches us as text from Hydra
         self.settings = MixSettings(
             as_schedule(synthetic_fraction),
             mode,
@@ -182,7 +192,7 @@ class DiffAugDataModule(LightningDataModule):
             wait_timeout=wait_timeout,
             capacity=capacity,
             pool_seed=pool_seed,
-            cache_dir=Path(cache_dir) if cache_dir is not None else default_cache_dir(),
+            cache_dir=Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir(),
         )
         self._about_data: dict[str, Any] = {
             "raw": raw,
@@ -220,16 +230,21 @@ class DiffAugDataModule(LightningDataModule):
         self.real.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """Sets the wrapped module up."""
+        """Sets the wrapped module up; a fit starts a mix of its own, whatever was looked at before."""
         self.real.setup(stage)
-        if stage == "fit" and self.trainer is not None:
-            MixMonitor.attach(self.trainer, self)
+        if stage == "fit":
+            self.close()
+            if self.trainer is not None:
+                MixMonitor.attach(self.trainer, self)
 
     def train_dataloader(self) -> Any:
         """The mixed loader; the wrapped module's own where nothing is to be mixed."""
         if self._never_synthetic and self.settings.balance == "none":
             return self.real.train_dataloader()
+        if self._run is not None and (self._run.trainer is not self.trainer or self._state is not None):
+            self.close()  # it was looked at for another Trainer, or before a checkpoint was loaded
         if self._loader is None:
+            _check_trainer(self.trainer)
             self._data = RealTraining.of(self.real, **self._about_data)
             ranks = Ranks.of(self.trainer)
             self._run = start_run(self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state)
@@ -294,7 +309,7 @@ class DiffAugDataModule(LightningDataModule):
     def real_samples(self) -> tuple[Tensor, Tensor] | None:
         """The raw real training images (n, C, H, W) and their class indices (n,); None without images or labels."""
         data = self._data
-        if data is None or data.class_index is None or IMAGE not in data.spec:
+        if data is None or data.class_index is None or data.spec.get(IMAGE) is None:
             return None
         snapshot = data.snapshot()
         return None if snapshot is None else (snapshot.raw(IMAGE), torch.from_numpy(data.class_index))
@@ -302,10 +317,55 @@ class DiffAugDataModule(LightningDataModule):
     def pooled_samples(self) -> tuple[Tensor, Tensor] | None:
         """Images (n, C, H, W) and class indices (n,) of the window that was frozen last; None without any."""
         pool, slots = self.pool, [] if self._run is None else self._run.window_slots
-        if pool is None or not slots or self.real_samples() is None:
+        if (
+            pool is None
+            or not slots
+            or self._data is None
+            or not {IMAGE, LABEL} <= {f.name for f in self._data.spec.fields}
+        ):
             return None
         shards = [pool.read(k) for k in slots if pool.has(k)]
         return torch.cat([s.fields[IMAGE] for s in shards]), torch.cat([s.fields[LABEL] for s in shards])
+
+    # -- the wrapped module's own attributes
+
+    @property
+    def batch_size(self) -> int:
+        """The wrapped module's batch size; setting it sets it there (Lightning's batch-size finder does)."""
+        size: int = getattr(self.real, "batch_size")  # noqa: B009 - not every module has one
+        return size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        setattr(self.real, "batch_size", size)  # noqa: B010
+
+    def __getattr__(self, name: str) -> Any:
+        """What this module lacks is the wrapped module's: ``trainer.datamodule.num_classes`` goes on working."""
+        real = self.__dict__.get("real")
+        if real is None or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(real, name)
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Says what of a Trainer's settings a mix cannot follow.
+
+    Raises:
+        ConfigurationError: ``overfit_batches``: Lightning makes only loaders of its own repeat their batches.
+    """
+    if trainer is None:
+        return
+    if trainer.overfit_batches > 0:
+        raise ConfigurationError(
+            f"trainer.overfit_batches={trainer.overfit_batches} wants the same batches in every epoch, and a mix draws "
+            "anew. Set data.synthetic_fraction=0 and data.balance=none to overfit the wrapped module's own batches."
+        )
+    if trainer.reload_dataloaders_every_n_epochs > 0:
+        log.warning(
+            "trainer.reload_dataloaders_every_n_epochs=%d reloads validation, but the training data are looked at once "
+            "a fit: a change of them between epochs does not reach the mix.",
+            trainer.reload_dataloaders_every_n_epochs,
+        )
 
 
 def _as_datamodule(

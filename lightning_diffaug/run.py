@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lightning_diffaug.mixing.dataset import BatchIndex
@@ -63,8 +65,14 @@ class MixRun:
         self._helper = helper
         self._cache = cache
         self._ranks = ranks
-        self._trainer = trainer
+        self.trainer = trainer
         self._resumed = state
+        if state is not None and state["mix"] != sampler.digest():
+            log.warning(
+                "the checkpoint was written with another mix (a setting of it, the training data's classes, the batch "
+                "size, number of ranks or trainer.limit_train_batches differs), so this run does not go on as that one "
+                "would have."
+            )
         self._resumed_pool: str = "" if state is None else state["pool"]
         self._epoch: _Epoch | None = None
         self._recorded_epoch: int | None = None
@@ -73,6 +81,11 @@ class MixRun:
         self.wait_seconds = 0.0
         self.trained = False
         self._status_at_first_batch = Status()
+        # what is dropped without close(), in a notebook or at the end of a script, leaves nothing behind either
+        ends = [part.close for part in (supply, helper) if part is not None]
+        if helper is not None:
+            ends.append(cache.close)
+        self._finalizer = weakref.finalize(self, _end, os.getpid(), ends)
 
     # -- the loader's side
 
@@ -83,9 +96,18 @@ class MixRun:
         """Records an epoch's number; the window is frozen at the first batch, when it counts."""
         self._recorded_epoch = epoch
 
-    def begin(self) -> Iterator[BatchIndex]:
-        """Freezes the window of the epoch that begins (or goes on), and gives the batches that are left."""
+    def begin(self) -> tuple[int, Iterator[BatchIndex]]:
+        """Freezes the window of the epoch that begins; the number of the next batch, and the batches from it on.
+
+        An epoch that is begun again (a look beside the loop) keeps its window.
+        """
         number, start = self._position()
+        if self._epoch is None or self._epoch.number != number:
+            self._epoch = self._begun(number, start)
+        epoch = self._epoch
+        return start, self._sampler.batches(epoch.plan, epoch.rows, number, self._ranks.rank, start)
+
+    def _begun(self, number: int, start: int) -> _Epoch:
         previous, resumed = self._epoch, self._resumed
         self._resumed = None
         if previous is not None:
@@ -103,12 +125,11 @@ class MixRun:
             self._finished.short_epochs += bool(window.short)
         self._finished.offer(rows.slot, rows.by_class)
         plan = self._sampler.plan(number, rows, window.available)
-        self._epoch = _Epoch(number, window, rows, plan, start, counted_from=start if lost else 0)
-        return self._sampler.batches(plan, rows, number, self._ranks.rank, start)
+        return _Epoch(number, window, rows, plan, start, counted_from=start if lost else 0)
 
     def _position(self) -> tuple[int, int]:
         """Epoch and batch where the run stands: the Trainer's where there is one."""
-        trainer = self._trainer
+        trainer = self.trainer
         if trainer is not None and trainer.training:
             return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if self._recorded_epoch is not None:
@@ -116,16 +137,16 @@ class MixRun:
             return number, 0
         return (0 if self._epoch is None else self._epoch.number + 1), 0
 
-    def real_before(self) -> int:
-        """Real draws of this rank in the epoch, before the batch that comes next."""
+    def real_before(self, number: int) -> int:
+        """Real draws of this rank in the epoch, before batch `number`."""
         assert self._epoch is not None
-        part = self._epoch.plan.rank_slice(self._ranks.rank, 0, self._sampler.drawn(self._epoch.batches))
+        part = self._epoch.plan.rank_slice(self._ranks.rank, 0, self._sampler.drawn(number))
         return int((part.window_row < 0).sum())
 
-    def drew(self) -> None:
-        """Counts a batch that is about to be trained on, and looks after the refill."""
+    def drew(self, number: int) -> None:
+        """Counts batch `number`, which is about to be trained on, and looks after the refill."""
         assert self._epoch is not None
-        self._epoch.batches += 1
+        self._epoch.batches = number + 1
         if self._supply is not None:
             if not self.trained:
                 self._status_at_first_batch = self._supply.status
@@ -141,6 +162,8 @@ class MixRun:
         request = self._request(number, pinned)
         nothing_asked = FrozenWindow(available=[1.0] * len(self._sampler.counts))
         window, paths, pool = nothing_asked, list[str](), ""
+        if self._helper is not None:
+            self._helper.need(request.slots.start, request.next_stop)
         if self._supply is not None:
             window = self._supply.freeze(request)
             paths = [str(segment.path) for segment in self._supply.segments]
@@ -155,7 +178,6 @@ class MixRun:
                 )  # fmt: skip
         window, paths, pool = self._ranks.agree((window, paths, pool))
         if self._helper is not None and window.slots:
-            self._helper.need(min(window.slots), max(request.next_stop, max(window.slots) + 1))
             self._cache.prune(self._cache.gather(SyntheticPool.open(pool), window.slots))
         self._ranks.wait()  # the node's segments are there
         segments = [open_segment(path) for path in paths]
@@ -225,13 +247,16 @@ class MixRun:
             "finished": self._finished.state(),
             "so_far": self._progress_of(epoch).state(),
             "last_complete": [] if self._supply is None else list(self._supply.last_complete),
+            "mix": self._sampler.digest(),
             "pool": "" if self.pool is None else self.pool.fingerprint,
         }
 
     def close(self) -> None:
         """Ends the refill; safe to call again."""
-        if self._supply is not None:
-            self._supply.close()
-        if self._helper is not None:
-            self._helper.close()
-            self._cache.close()
+        self._finalizer()
+
+
+def _end(owner: int, ends: list[Callable[[], None]]) -> None:
+    if os.getpid() == owner:  # a forked loader worker has copies of all this
+        for end in ends:
+            end()

@@ -68,7 +68,7 @@ def start_run(
     trainer: Any,
     state: dict[str, Any] | None,
 ) -> MixRun:
-    """Starts the refill (on each node's leading rank) and returns the run.
+    """Puts a run together. Its refill process starts with the first batch, on each node's leading rank.
 
     Args:
         pool: What fills the pool.
@@ -167,15 +167,13 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         threads=settings.threads,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
     )
+    if settings.mode == "none":
+        return NoRefill(job, generator)
+    if named is not None:
+        return LocalRefill(job, generator, settings)
     Folder(run_dir).create()
     try:
-        if named is None:
-            return InProcessRefill(job, generator, data.snapshot)
-        if settings.mode == "none":
-            return NoRefill(job, generator)
-        refill = LocalRefill(job, generator, settings)
-        refill.start()
-        return refill
+        return InProcessRefill(job, generator, data.snapshot)
     except BaseException:
         shutil.rmtree(run_dir, ignore_errors=True)
         raise

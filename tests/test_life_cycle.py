@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 from training_toys import Fitted, Images, Noise, RealModule, Recorder, jitter, same, trainer, unnamed
 
@@ -219,8 +220,9 @@ def test_reloading_loaders_every_epoch_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_cut_short_is_followed_by_a_whole_one(workers: int, tmp_path: Path) -> None:
-    whole = _train(_mixed(tmp_path), tmp_path, epochs=3)
-    cut = _train(_mixed(tmp_path, RealModule(num_workers=workers)), tmp_path, epochs=3, limit_train_batches=2)
+    frozen = {"reuse": float("inf")}  # a cut epoch uses fewer samples, so its window would move less
+    whole = _train(_mixed(tmp_path, **frozen), tmp_path, epochs=3)
+    cut = _train(_mixed(tmp_path, RealModule(num_workers=workers), **frozen), tmp_path, epochs=3, limit_train_batches=2)
     assert same(cut, [batch for epoch in range(3) for batch in whole[epoch * 6 : epoch * 6 + 2]])
 
 
@@ -228,6 +230,61 @@ def test_fit_with_accumulated_gradients_and_validation_in_between(tmp_path: Path
     whole = _train(_mixed(tmp_path), tmp_path)
     again = _train(_mixed(tmp_path), tmp_path, accumulate_grad_batches=4, val_check_interval=2)
     assert same(whole, again)
+
+
+def test_a_look_at_the_loader_before_a_fit_changes_nothing(tmp_path: Path) -> None:
+    untouched = _train(_mixed(tmp_path), tmp_path)
+    mixed = _mixed(tmp_path)
+    mixed.setup("fit")
+    assert len(mixed.train_dataloader()) == 6
+    next(iter(mixed.train_dataloader()))
+    assert same(_train(mixed, tmp_path), untouched)
+    figures = mixed.figures()
+    assert sum(value for key, value in figures.items() if key.startswith("mix/draws_class_")) == 2 * 24
+
+
+class Peeking(Callback):
+    """Looks at the training loader in the middle of the loop."""
+
+    def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        next(iter(trainer.train_dataloader))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_look_beside_the_loop_changes_neither_batches_nor_figures(workers: int, tmp_path: Path) -> None:
+    plain, peeked = (_mixed(tmp_path, RealModule(num_workers=workers)) for _ in range(2))
+    untouched = _train(plain, tmp_path)
+    assert same(_train(peeked, tmp_path, callbacks=[Peeking()]), untouched)
+    counts, expected = ({k: v for k, v in m.figures().items() if "seconds" not in k} for m in (peeked, plain))
+    assert counts == expected
+
+
+def test_what_is_dropped_without_an_end_leaves_no_process(tmp_path: Path) -> None:
+    mixed = _mixed(tmp_path, generator=Noise(), refill="local")
+    next(iter(mixed.train_dataloader()))
+    assert mixed._run is not None
+    del mixed
+    gc.collect()
+    assert not list((tmp_path / "cache" / "runs").iterdir())
+
+
+def test_the_wrapped_modules_attributes_are_still_there(tmp_path: Path) -> None:
+    real = RealModule(batch_size=6)
+    real.prepare_data_per_node = False
+    mixed = _mixed(tmp_path, real)
+    assert mixed.train is real.train
+    assert mixed.prepare_data_per_node is False
+    mixed.batch_size = 3
+    assert real.batch_size == mixed.batch_size == 3
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        mixed.no_such_thing  # noqa: B018
+
+
+def test_trainer_settings_that_a_mix_cannot_follow_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigurationError, match=r"trainer\.overfit_batches"):
+        _train(_mixed(tmp_path), tmp_path, overfit_batches=2)
+    _train(_mixed(tmp_path), tmp_path, reload_dataloaders_every_n_epochs=1)
+    assert "reload_dataloaders_every_n_epochs" in caplog.text
 
 
 def test_validation_alone_starts_nothing(tmp_path: Path) -> None:

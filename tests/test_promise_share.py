@@ -338,7 +338,7 @@ def test_starting_the_mix_leaves_the_global_random_states_alone(tmp_path: Path) 
     assert draw() == expected  # probes, snapshot and the start of the refill
     seed_everything(5, verbose=False)
     assert mixed._run is not None
-    index = next(mixed._run.begin())  # the slots are made here
+    index = next(mixed._run.begin()[1])  # the slots are made here
     loader.dataset[index]
     assert draw() == expected
     mixed.close()

@@ -18,16 +18,16 @@ class Course(Protocol):
         """Batches an epoch."""
         ...
 
-    def begin(self) -> Iterator[BatchIndex]:
-        """Freezes the epoch's window; the batches from where the run stands."""
+    def begin(self) -> tuple[int, Iterator[BatchIndex]]:
+        """Freezes the epoch's window; the number of the next batch, and the batches from it on."""
         ...
 
-    def real_before(self) -> int:
-        """Real draws of this rank in the epoch before where the run stands."""
+    def real_before(self, number: int) -> int:
+        """Real draws of this rank in the epoch before batch `number`."""
         ...
 
-    def drew(self) -> None:
-        """One more batch is about to be trained on."""
+    def drew(self, number: int) -> None:
+        """Batch `number` of the epoch is about to be trained on."""
         ...
 
     def set_epoch(self, epoch: int) -> None:
@@ -58,12 +58,15 @@ class MixedLoader:
     Args:
         dataset: Maps a batch index to a batch.
         course: Says what comes next.
+        batch_size: Samples a batch, for whoever asks the loader.
         options: Further arguments of the inner DataLoader (workers, pinning …).
     """
 
-    def __init__(self, dataset: MixedDataset, course: Course, options: dict[str, Any]) -> None:
+    def __init__(self, dataset: MixedDataset, course: Course, batch_size: int, options: dict[str, Any]) -> None:
         self.dataset = dataset
+        self.batch_size = batch_size
         self._course = course
+        self._iterating = False
         self._order = _Order()
         self._inner: DataLoader[Any] = DataLoader(
             dataset,
@@ -78,10 +81,20 @@ class MixedLoader:
         return len(self._course)
 
     def __iter__(self) -> Iterator[Any]:
-        self._order.batches = self._course.begin()
-        for batch in self._inner:
-            self._course.drew()
+        start, indices = self._course.begin()
+        for number, batch in enumerate(self._batches(indices), start):
+            self._course.drew(number)
             yield batch
+
+    def _batches(self, indices: Iterator[BatchIndex]) -> Iterator[Any]:
+        if self._iterating:  # a look beside the loop: the workers belong to the loop, and would start anew
+            yield from map(self.dataset.__getitem__, indices)
+            return
+        self._iterating, self._order.batches = True, indices
+        try:
+            yield from self._inner
+        finally:
+            self._iterating = False
 
     def set_epoch(self, epoch: int) -> None:
         """Records the epoch for a loop without a Trainer; the window is frozen at the first batch."""
@@ -120,6 +133,7 @@ class StreamLoader(MixedLoader):
         self, stream: Dataset[Any], dataset: MixedDataset, course: Course, chunk: int, options: dict[str, Any]
     ) -> None:
         self.dataset = dataset
+        self.batch_size = chunk
         self._course = course
         self._inner = DataLoader(
             stream,
@@ -130,14 +144,16 @@ class StreamLoader(MixedLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:
-        batches = self._course.begin()
+        start, batches = self._course.begin()
         samples = (sample for chunk in self._inner for sample in chunk)
-        next(islice(samples, self._course.real_before() - 1, None), None) if self._course.real_before() else None
-        for index in batches:
-            real = list(islice(samples, int((index.real >= 0).sum())))
-            if len(real) < (index.real >= 0).sum():
+        for _ in islice(samples, self._course.real_before(start)):
+            pass  # seen before the resume
+        for number, index in enumerate(batches, start):
+            wanted = int((index.real >= 0).sum())
+            real = list(islice(samples, wanted))
+            if len(real) < wanted:
                 return  # the stream is over before its stated length
             with seeded(index.seed):
                 batch = self.dataset.assemble(index, real)
-            self._course.drew()
+            self._course.drew(number)
             yield batch

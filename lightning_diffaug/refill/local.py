@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from lightning_diffaug.errors import PoolError
 from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fitted import remove_unfinished
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.settings import RefillSettings
@@ -48,6 +49,7 @@ class LocalRefill:
         self._status_path = self._run_dir / STATUS
         self._log_path = Path(settings.log_file) if settings.log_file else self._run_dir / "refill.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = False
         self._restarts = 0
         self._slots_at_start = 0
         self._start_at = 0.0
@@ -76,13 +78,13 @@ class LocalRefill:
         return self._pool
 
     def need(self, first: int, stop: int) -> None:
-        """Tells the process which slots are needed now or at the next epoch."""
+        """Tells the process which slots are needed now or at the next epoch; the first time it is started for it."""
+        Folder(self._run_dir).create()
         Need(first, stop).write(self._run_dir)
-
-    def start(self) -> None:
-        """Starts the process."""
-        self._job.write(self._run_dir / "job.json")
-        self._launch()
+        if not self._started:
+            self._started = True
+            self._job.write(self._run_dir / "job.json")
+            self._launch()
 
     def _launch(self) -> None:
         self._slots_at_start = self.status.slots

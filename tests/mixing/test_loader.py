@@ -21,21 +21,23 @@ class Course:
 
     def __init__(self, before: int = 0) -> None:
         self.calls: list[Any] = []
+        self.numbers: list[int] = []
         self.before = before
 
     def __len__(self) -> int:
         return 3
 
-    def begin(self) -> Iterator[BatchIndex]:
+    def begin(self) -> tuple[int, Iterator[BatchIndex]]:
         self.calls.append("begin")
         none = np.array([-1, -1])
-        return iter([BatchIndex(np.array([2 * i, 2 * i + 1]), none, none, (), i) for i in range(3)])
+        return 0, iter([BatchIndex(np.array([2 * i, 2 * i + 1]), none, none, (), i) for i in range(3)])
 
-    def real_before(self) -> int:
+    def real_before(self, number: int) -> int:
         return self.before
 
-    def drew(self) -> None:
+    def drew(self, number: int) -> None:
         self.calls.append("drew")
+        self.numbers.append(number)
 
     def set_epoch(self, epoch: int) -> None:
         self.calls.append(epoch)
@@ -59,7 +61,7 @@ def workers(request: pytest.FixtureRequest) -> int:
 
 def test_an_epoch_begins_at_its_first_batch(workers: int) -> None:
     course = Course()
-    loader = MixedLoader(_dataset(), course, {"num_workers": workers})
+    loader = MixedLoader(_dataset(), course, 2, {"num_workers": workers})
     iter(loader)
     iterator = iter(loader)
     assert course.calls == []
@@ -71,18 +73,28 @@ def test_an_epoch_begins_at_its_first_batch(workers: int) -> None:
 
 def test_a_batch_counts_when_it_is_handed_over_and_not_when_it_is_prefetched(workers: int) -> None:
     course = Course()
-    loader = MixedLoader(_dataset(), course, {"num_workers": workers})
+    loader = MixedLoader(_dataset(), course, 2, {"num_workers": workers})
     iterator = iter(loader)
     for number in (1, 2, 3):
         next(iterator)
         assert course.calls.count("drew") == number
     assert list(iterator) == []
+    assert course.numbers == [0, 1, 2]
+    loader.close()
+
+
+def test_a_look_beside_the_loop_takes_no_batch_from_it(workers: int) -> None:
+    loader = MixedLoader(_dataset(), Course(), 2, {"num_workers": workers})
+    loop = iter(loader)
+    assert next(loop) == [0, 1]
+    assert next(iter(loader)) == [0, 1]
+    assert list(loop) == [[2, 3], [4, 5]]
     loader.close()
 
 
 def test_workers_serve_the_next_epoch_too() -> None:
     course = Course()
-    loader = MixedLoader(_dataset(), course, {"num_workers": 2})
+    loader = MixedLoader(_dataset(), course, 2, {"num_workers": 2})
     first = list(loader)
     pids = [worker.pid for worker in loader._inner._iterator._workers]  # type: ignore[union-attr]
     next(iter(loader))  # cut short
@@ -94,12 +106,12 @@ def test_workers_serve_the_next_epoch_too() -> None:
 
 def test_the_epochs_number_is_handed_on() -> None:
     course = Course()
-    MixedLoader(_dataset(), course, {}).set_epoch(4)
+    MixedLoader(_dataset(), course, 2, {}).set_epoch(4)
     assert course.calls == [4]
 
 
 def test_the_loader_is_stateful_for_lightning_and_keeps_nothing_itself() -> None:
-    loader = MixedLoader(_dataset(), Course(), {})
+    loader = MixedLoader(_dataset(), Course(), 2, {})
     loader.load_state_dict({"anything": 1})
     assert loader.state_dict() == {}
 

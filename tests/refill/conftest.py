@@ -24,7 +24,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             job_for(generator, tmp_path, ahead=2, **(job or {})), generator, RefillSettings(**settings)
         )
         started.append(refill)
-        refill.start()
+        refill.need(0, 0)
         return refill
 
     yield begin
