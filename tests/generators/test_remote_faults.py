@@ -391,7 +391,6 @@ def refill(tmp_path: Path) -> Iterator[Callable[..., LocalRefill]]:
     def begin(generator: RemoteGenerator) -> LocalRefill:
         settings = RefillSettings(backoff=0.05, max_restarts=1, hang_timeout=2.0)
         started.append(LocalRefill(job_for(generator, tmp_path, ahead=0), generator, settings))
-        started[0].start()
         started[0].need(0, 1)
         return started[0]
 
