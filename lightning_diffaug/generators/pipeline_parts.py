@@ -67,6 +67,11 @@ def set_scheduler(pipe: Any, name: str) -> None:
     prediction = FLOW if flow else config.get("prediction_type", "epsilon")
     cls = type(make_scheduler(name, prediction))
     changed: dict[str, Any] = {}
+    if type(pipe).__name__.startswith("Flux") and name != "flow_euler" and not config.get("use_dynamic_shifting"):
+        raise ConfigurationError(
+            f"scheduler={name!r} cannot follow this {type(pipe).__name__}, whose noise schedule does not shift with "
+            "the size of its pictures. Set generator.scheduler to one of flow_euler, null."
+        )
     if flow and name != "flow_euler":
         changed = {
             "use_flow_sigmas": True,
