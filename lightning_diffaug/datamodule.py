@@ -65,7 +65,8 @@ class DiffAugDataModule(LightningDataModule):
         capacity: Samples that the pool keeps at most; None: all.
         when_short: When the window lacks samples: ``"reuse"`` the last complete one, ``"wait"``, take ``"real"`` ones,
             or ``"error"``.
-        wait_timeout: Seconds that a first or waited-for window may take; a living fit does not count.
+        wait_timeout: Seconds that a first or waited-for window may take; a living fit does not count, and
+            ``refill="sync"`` waits as long as the process lives.
         refill: ``"local"``, ``"sync"``, ``"none"``, or a mapping of `RefillSettings`.
         planner: Which classes the pool holds: ``"auto"`` (the allocation's shares), ``"uniform"``, ``"as_real"``,
             ``{class: share}``, or a planner object.
