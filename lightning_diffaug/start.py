@@ -115,19 +115,19 @@ def _say_what_gives(sampler: MixSampler) -> None:
     mix, found = sampler.settings, sampler.most_synthetic()
     if found.cap_raised:
         log.warning(
-            "data.synthetic_fraction=%g is above data.max_class_share=%g, so the cap is raised alike for all classes: each has "
-            "the synthetic share asked for in all.",
+            "data.synthetic_fraction=%g is above data.max_class_share=%g, so the cap is raised alike for all classes: "
+            "each has the synthetic share asked for in all.",
             float(mix.fraction.extremes[1]), mix.max_class_share,
         )  # fmt: skip
     if found.clipped:
         log.warning(
-            "data.allocation=as_real asks for more synthetic draws of the largest classes than data.balance=classes gives them; "
-            "the other classes take the rest."
+            "data.allocation=as_real asks for more synthetic draws of the largest classes than data.balance=classes "
+            "gives them; the other classes take the rest."
         )
     if found.imbalance:
         log.warning(
-            "data.mode=append levels the classes as far as its synthetic part reaches: %.0f draws above the level remain. A "
-            "higher data.synthetic_fraction levels more.",
+            "data.mode=append levels the classes as far as its synthetic part reaches: %.0f draws above the level "
+            "remain. A higher data.synthetic_fraction levels more.",
             found.imbalance,
         )
 
@@ -212,8 +212,8 @@ def _planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any,
             shares = targets(counts, 0.25, allocation=planner, class_names=names).synthetic.tolist()
         else:
             raise ConfigurationError(
-                f"planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it says which "
-                "classes the pool holds. Set data.planner=auto."
+                f"planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it says "
+                "which classes the pool holds. Set data.planner=auto."
             )
     source = getattr(generator, "source", None)
     if source in RealGuidedPlanner.SOURCES:
