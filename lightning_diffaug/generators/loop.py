@@ -191,7 +191,8 @@ def sample(
                 prediction = guided(denoiser, model_input, t, condition, scale, negative, controls.guidance_rescale)
                 x = scheduler.step(prediction, t, x, return_dict=False, **extra)[0]
                 if kept is not None and start is not None:
-                    x = torch.where(kept, levels[step + 1].noised(start, noise), x)
+                    fresh = noise_like(shape, rngs).to(device)
+                    x = torch.where(kept, levels[step + 1].noised(start, fresh), x)
                 if on_step is not None:
                     on_step(step - first, stop - first, x)
         x = x / levels[stop].signal

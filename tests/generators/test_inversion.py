@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +55,22 @@ def test_every_deterministic_solver_leads_back_also_from_halfway(name: str, stre
     assert float((again - REAL).abs().max()) < 0.05
     random = sample(denoiser, scheduler, (1, 3), LABELS, [0] * 4, controls, start=REAL)
     assert float((random - REAL).abs().mean()) > 0.07  # a random noise does not
+
+
+@pytest.mark.parametrize("name", ["heun", "euler"])
+def test_at_full_strength_an_inverted_sample_is_still_in_its_noise(name: str) -> None:
+    """In sigma space noise ends at 80, where an eightieth is the sample; a random start is forgotten all the same."""
+    seen: list[Tensor] = []
+
+    class Seeing(GaussianDenoiser):
+        def __call__(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Any]) -> Tensor:
+            seen.append(x_t)
+            return super().__call__(x_t, t, condition)
+
+    scheduler, start = make_scheduler(name, "v_prediction", 5), torch.full((4, 1, 3), 0.8)
+    denoiser, controls, zero = Seeing("v_prediction", MEANS, 0.2), Controls(5), torch.zeros(4, 1, 3)
+    sample(denoiser, scheduler, (1, 3), LABELS, [0] * 4, controls, start=start, noise=zero)
+    assert 0.005 < float(seen[0].mean()) < 0.02
 
 
 def test_the_inversion_converges_faster_than_ddims() -> None:
