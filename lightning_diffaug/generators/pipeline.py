@@ -166,6 +166,13 @@ class PipelineGenerator:
             key[kind] = [{**one, "model": models.identity(one["model"], one["revision"])} for one in given[kind]]
         return key
 
+    def _base_key(self) -> dict[str, Any]:
+        """For a subclass that fits: what its fit depends on, of these settings."""
+        names = ("variant", "prompts", "names", "size")
+        captions = self._settings["captions"]
+        key = {name: self._settings[name] for name in names} | {"model": self._identity()}
+        return key | {"captions": None if captions is None else models.identity(captions, None)}
+
     def _identity(self) -> dict[str, str | None]:
         self._check_model()
         return models.identity(self._settings["model"], self._settings["revision"])
@@ -255,7 +262,7 @@ class PipelineGenerator:
 
     def _pipeline(self) -> Any:
         given, device = self._settings, resolve_device(self._settings["device"])
-        pipe, download = self._loaded(), given["download"]
+        pipe, download = self._loaded(self._dtype()), given["download"]
         if given["scheduler"] is not None:
             parts.set_scheduler(pipe, given["scheduler"])
         adapters = additions(given["adapters"], "generator.adapters")
@@ -268,11 +275,11 @@ class PipelineGenerator:
             pipe.vae.enable_slicing()
         return pipe.to(device)
 
-    def _loaded(self) -> Any:
+    def _loaded(self, dtype: torch.dtype) -> Any:
         """The model as it is, on the CPU."""
         given = self._settings
         return load_pipeline(
-            given["model"], given["revision"], given["variant"], self._dtype(), given["download"],
+            given["model"], given["revision"], given["variant"], dtype, given["download"],
             given["safety_checker"],
         )  # fmt: skip
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 import torch
-from sklearn.svm import SVC
 from tiny_pipeline import tiny_pipeline  # noqa: F401 - a fixture
 from torch import Tensor
 
@@ -37,18 +36,6 @@ def make(tiny_pipeline: Path) -> Make:  # noqa: F811
     return made
 
 
-@pytest.fixture(scope="module")
-def agreement() -> Callable[[Tensor, Tensor], float]:
-    """Share of pictures that a classifier of the real digits takes for their class."""
-    images, labels = tiny.pictures()
-    classifier = SVC(C=10).fit(images.mean(1).flatten(1).numpy(), labels.numpy())
-
-    def share(made: Tensor, wanted: Tensor) -> float:
-        return float((classifier.predict(made.mean(1).flatten(1).numpy()) == wanted.numpy()).mean())
-
-    return share
-
-
 def few(generator: PipelineGenerator, *labels: int, seeds: range = range(100)) -> Tensor:
     labels = labels or (3, 7, 1, 0)
     return generator.generate({"label": torch.tensor(labels)}, list(seeds)[: len(labels)])
@@ -61,18 +48,18 @@ def distance(a: Tensor, b: Tensor) -> float:
 # Text -----------------------------------------------------------------------------------------------------
 
 
-def test_the_text_steers_the_picture(make: Make, agreement: Any) -> None:
+def test_the_text_steers_the_picture(make: Make) -> None:
     samples = make().generate({"label": LABELS}, range(60))
     assert samples.shape == (60, 3, 16, 16)
     assert samples.dtype == torch.float32
     assert samples.abs().max() <= 1
-    assert agreement(samples, LABELS) > 0.85
-    assert agreement(samples, (LABELS + 1) % 10) < 0.3
+    assert tiny.agreement(samples, LABELS) > 0.85
+    assert tiny.agreement(samples, (LABELS + 1) % 10) < 0.3
 
 
-def test_a_prompt_of_the_condition_goes_before_the_class(make: Make, agreement: Any) -> None:
+def test_a_prompt_of_the_condition_goes_before_the_class(make: Make) -> None:
     asked = {"label": LABELS[:30], "prompt": [f"the number {tiny.NAMES[9 - int(i)]}" for i in LABELS[:30]]}
-    assert agreement(make().generate(asked, range(30)), 9 - LABELS[:30]) > 0.7
+    assert tiny.agreement(make().generate(asked, range(30)), 9 - LABELS[:30]) > 0.7
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".txt"])
@@ -100,9 +87,9 @@ def test_captions_come_from_a_file(suffix: str, tmp_path: Path, make: Make) -> N
     assert from_file.sample_key() != before
 
 
-def test_guidance_raises_agreement_and_lowers_diversity(make: Make, agreement: Any) -> None:
+def test_guidance_raises_agreement_and_lowers_diversity(make: Make) -> None:
     free, guided = (make(guidance_scale=scale).generate({"label": LABELS}, range(60)) for scale in (1.0, 5.0))
-    assert agreement(guided, LABELS) > agreement(free, LABELS) + 0.05
+    assert tiny.agreement(guided, LABELS) > tiny.agreement(free, LABELS) + 0.05
 
     def spread(samples: Tensor) -> float:
         return float(torch.stack([samples[c == LABELS].std(0).mean() for c in range(10)]).mean())

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -42,6 +44,27 @@ def spec(*shape: int) -> SampleSpec:
     """Images of this shape, with labels."""
     image = FieldSpec("image", "0", "tensor", "uint8", shape, 0.0, 255.0, "chw")
     return SampleSpec((image, FieldSpec("label", "1", "scalar", "int64", (), 0.0, 0.0)))
+
+
+@functools.cache
+def _classifier() -> SVC:
+    images, labels = pictures()
+    return SVC(C=10).fit(images.mean(1).flatten(1).numpy(), labels.numpy())
+
+
+def agreement(samples: Tensor, digits: Tensor) -> float:
+    """Share of samples (n, 3, 16, 16) that a classifier of the real digits takes for these."""
+    return float((_classifier().predict(samples.mean(1).flatten(1).numpy()) == digits.numpy()).mean())
+
+
+def two_classes(labelled: bool = True) -> Snapshot:
+    """Forty real sevens, of class x, and forty threes, of class y."""
+    images, digits = pictures()
+    rows = torch.cat([torch.nonzero(digits == digit)[:40, 0] for digit in (7, 3)])
+    raw = {"image": ((images[rows] + 1) * 127.5).round().byte()}
+    if not labelled:
+        return Snapshot(SampleSpec(spec(3, SIZE, SIZE).fields[:1]), raw)
+    return Snapshot(spec(3, SIZE, SIZE), {**raw, "label": (digits[rows] == 3).long()}, ["x", "y"], [0, 1])
 
 
 def write_tokenizer(folder: Path) -> Any:
