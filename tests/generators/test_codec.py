@@ -90,6 +90,11 @@ def test_samples_of_a_latent_denoiser_show_the_class(make: Any, agreement: Calla
     assert images.shape == (N, 1, 8, 8)
     assert -1.0 <= float(images.min()) < -0.9 < 0.9 < float(images.max()) <= 1.0
     assert agreement(images, labels) > 0.7
+    # DDIM clips samples, and latents must not be: it comes to where another solver comes.
+    ddim = make(guidance_scale=2.0, scheduler="ddim", num_inference_steps=40).generate({"label": labels}, range(N))[
+        "image"
+    ]
+    assert _rms(ddim - images) < 0.2
     alone = make(guidance_scale=2.0).generate({"label": labels[7:8]}, [7])["image"]
     torch.testing.assert_close(alone, images[7:8], atol=1e-3, rtol=0)
 
@@ -120,6 +125,7 @@ def test_a_latent_is_kept_only_where_all_that_it_stands_for_is() -> None:
     kept[0, 0, 3, 6] = False
     latents = whole(kept, (4, 4))
     assert (~latents).nonzero().tolist() == [[0, 0, 1, 3]]
+    assert torch.equal(whole(torch.cat((torch.ones_like(kept), kept), 1), (4, 4)), latents)  # of two channels, one
     assert whole(torch.ones(2, 3, 12, dtype=torch.bool), (4,)).all()
 
 

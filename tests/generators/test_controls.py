@@ -108,6 +108,8 @@ def test_what_is_kept_is_the_source_exactly_and_the_rest_is_new(
     assert float((x - start)[..., 1:].abs().min()) > 1e-3
     as_float = _run(controls, name, start=start, mask=KEEP.float())
     assert torch.equal(as_float, x)
+    stopped = _run(Controls(8, strength=strength, stop_at=0.3), name, start=start, mask=KEEP)
+    assert torch.equal(stopped[..., 0], start[..., 0])
 
 
 class Correlated:
