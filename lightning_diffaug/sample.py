@@ -297,18 +297,28 @@ class SampleAdapter:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments  # to loader workers that are spawned
 
-    def samples(self, fields: Mapping[str, Tensor], slots: Sequence[int], rows: Sequence[int]) -> list[Any]:
+    def samples(
+        self,
+        fields: Mapping[str, Tensor],
+        slots: Sequence[int],
+        rows: Sequence[int],
+        changes: Mapping[str, Callable[[Any], Any]] | None = None,
+    ) -> list[Any]:
         """Builds one sample for each row.
 
         Args:
             fields: Name → (n, *shape) tensors in the stored dtype; ``label`` holds class indices.
             slots: Slot of each row.
             rows: Row in its slot.
+            changes: What each leaf goes through before the sample is built, by path.
 
         Returns:
-            n samples with the template's structure, types and ranges.
+            n samples with the template's structure, types and ranges (but for `changes`).
         """
         columns = [self._column(path, leaf, fields, slots, rows) for path, leaf in self._leaves.items()]
+        for i, path in enumerate(self._leaves):
+            if changes and path in changes:
+                columns[i] = [changes[path](leaf) for leaf in columns[i]]
         return self._build(columns)
 
     def _column(

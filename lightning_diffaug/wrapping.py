@@ -172,6 +172,14 @@ class SampleTransform:
         """Whether nothing is transformed."""
         return not (self.of_sample or self.of_image or self.of_label or self.of_pair)
 
+    @property
+    def leaf_changes(self) -> dict[str, Callable[[Any], Any]] | None:
+        """The same by path, for samples that are yet to be built; None for a transform of the whole sample."""
+        if self.of_sample is not None or self.of_pair is not None:
+            return None
+        changes = ((self.image_path, self.of_image), (self.label_path, self.of_label))
+        return {path: change for path, change in changes if change is not None}
+
     def __call__(self, sample: Any) -> Any:
         """Applies it to one sample."""
         if self.of_sample is not None:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from lightning_diffaug.pool import open_segment
 from lightning_diffaug.sample import SampleAdapter
+from lightning_diffaug.wrapping import SampleTransform
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class MixedDataset(Dataset[Any]):
     ) -> None:
         self._real = real
         self._adapter = adapter
-        self._transform = synthetic_transform
+        self._changes = synthetic_transform.leaf_changes if isinstance(synthetic_transform, SampleTransform) else None
+        self._transform = synthetic_transform if self._changes is None else None
         self._collate = collate_fn
         self._return_source = return_source
 
@@ -136,7 +138,7 @@ class MixedDataset(Dataset[Any]):
         positions = np.flatnonzero(index.segment == number)
         rows = torch.from_numpy(index.row[positions])
         slots, slot_rows = segment.slot[rows].tolist(), segment.row[rows].tolist()
-        samples = self._adapter.samples(segment.take(rows), slots, slot_rows)
+        samples = self._adapter.samples(segment.take(rows), slots, slot_rows, self._changes)
         if self._transform is not None:
             samples = [self._transform(sample) for sample in samples]
         return Drawn(samples, positions, slots, slot_rows)
