@@ -300,41 +300,44 @@ class SampleAdapter:
     def samples(
         self,
         fields: Mapping[str, Tensor],
-        slots: Sequence[int],
-        rows: Sequence[int],
+        origin: Callable[[], Sequence[tuple[int, int]]],
         changes: Mapping[str, Callable[[Any], Any]] | None = None,
     ) -> list[Any]:
         """Builds one sample for each row.
 
         Args:
             fields: Name → (n, *shape) tensors in the stored dtype; ``label`` holds class indices.
-            slots: Slot of each row.
-            rows: Row in its slot.
+            origin: Says slot and row in the slot of each; called where the sample has a string to name it by.
             changes: What each leaf goes through before the sample is built, by path.
 
         Returns:
             n samples with the template's structure, types and ranges (but for `changes`).
         """
-        columns = [self._column(path, leaf, fields, slots, rows) for path, leaf in self._leaves.items()]
+        columns = [self._column(path, leaf, fields, origin) for path, leaf in self._leaves.items()]
         for i, path in enumerate(self._leaves):
             if changes and path in changes:
                 columns[i] = [changes[path](leaf) for leaf in columns[i]]
         return self._build(columns)
 
     def _column(
-        self, path: str, leaf: Any, fields: Mapping[str, Tensor], slots: Sequence[int], rows: Sequence[int]
+        self,
+        path: str,
+        leaf: Any,
+        fields: Mapping[str, Tensor],
+        origin: Callable[[], Sequence[tuple[int, int]]],
     ) -> list[Any]:
         field = self._by_path.get(path)
         if field is not None:
             return self._decode(fields[field.name], field, leaf)
+        n = len(next(iter(fields.values())))
         if path in self._fill:
             value = self._fill[path]
             if not callable(value):
-                return [value] * len(rows)
-            return [value({name: tensor[i] for name, tensor in fields.items()}) for i in range(len(rows))]
+                return [value] * n
+            return [value({name: tensor[i] for name, tensor in fields.items()}) for i in range(n)]
         if leaf is None:
-            return [None] * len(rows)
-        return [f"synthetic/{slot}/{row}" for slot, row in zip(slots, rows, strict=True)]
+            return [None] * n
+        return [f"synthetic/{slot}/{row}" for slot, row in origin()]
 
     def _decode(self, tensor: Tensor, field: FieldSpec, leaf: Any) -> list[Any]:
         if field.name == LABEL:

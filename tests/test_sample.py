@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 from collections import defaultdict, namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_a_leaf_comes_back_as_it_was(image: Any) -> None:
     assert tuple(stored.shape) == spec["image"].shape
     adapter = SampleAdapter(sample, spec, [3])
     fields = {"image": torch.stack([stored, stored]), "label": torch.zeros(2, dtype=torch.int64)}
-    for again in adapter.samples(fields, [0, 0], [0, 1]):
+    for again in adapter.samples(fields, _origin((0, 0), (0, 1))):
         assert type(again["x"]) is type(image) or isinstance(image, PILImage.Image)
         assert np.array_equal(np.asarray(again["x"]), np.asarray(image))
         assert again["y"] == 3
@@ -166,6 +167,10 @@ def test_a_sample_of_another_shape_or_mode_is_refused() -> None:
         leaf_to_tensor(PILImage.new("L", (6, 4)), spec["image"])
 
 
+def _origin(*places: tuple[int, int]) -> Callable[[], list[tuple[int, int]]]:
+    return lambda: list(places)
+
+
 def _adapter(template: Any, **settings: Any) -> SampleAdapter:
     return SampleAdapter(template, probe(template), **settings)
 
@@ -176,7 +181,7 @@ def _rows(n: int) -> dict[str, torch.Tensor]:
 
 def test_containers_that_are_not_made_from_pairs_come_back() -> None:
     template = defaultdict(list, {"x": PIXELS, "y": 1, "name": "n"})
-    first, second = _adapter(template, label_values=[1, 5]).samples(_rows(2), [7, 7], [0, 1])
+    first, second = _adapter(template, label_values=[1, 5]).samples(_rows(2), _origin((7, 0), (7, 1)))
     assert type(first) is defaultdict
     assert first["missing"] == []
     assert (first["y"], second["y"]) == (1, 5)
@@ -185,7 +190,7 @@ def test_containers_that_are_not_made_from_pairs_come_back() -> None:
 
 
 def test_a_dataclass_computes_its_own_fields() -> None:
-    (made,) = _adapter(Record(PIXELS, 1), label_values=[1]).samples(_rows(1), [0], [0])
+    (made,) = _adapter(Record(PIXELS, 1), label_values=[1]).samples(_rows(1), _origin((0, 0)))
     assert (type(made), made.derived) == (Record, 3)
 
 
@@ -194,17 +199,17 @@ def test_an_empty_container_is_a_leaf_that_must_be_filled(empty: Any) -> None:
     with pytest.raises(ConfigurationError, match="'meta'"):
         _adapter({"x": PIXELS, "y": 1, "meta": empty})
     adapter = _adapter({"x": PIXELS, "y": 1, "meta": empty}, label_values=[1], fill={"meta": empty})
-    (made,) = adapter.samples(_rows(1), [0], [0])
+    (made,) = adapter.samples(_rows(1), _origin((0, 0)))
     assert made["meta"] == empty
 
 
 def test_no_rows_make_no_samples() -> None:
-    assert _adapter((PIXELS, 1), label_values=[0, 1]).samples(_rows(0), [], []) == []
+    assert _adapter((PIXELS, 1), label_values=[0, 1]).samples(_rows(0), _origin()) == []
 
 
 def test_an_adapter_reaches_spawned_workers() -> None:
     adapter = pickle.loads(pickle.dumps(_adapter({"x": PIXELS, "y": 1}, label_values=[4, 9])))
-    assert [sample["y"] for sample in adapter.samples(_rows(2), [0, 0], [0, 1])] == [4, 9]
+    assert [sample["y"] for sample in adapter.samples(_rows(2), _origin((0, 0), (0, 1)))] == [4, 9]
 
 
 def test_a_fill_for_a_leaf_that_is_not_there_is_refused() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_diffaug.pool import open_segment
+from lightning_diffaug.pool import Segment, open_segment
 from lightning_diffaug.sample import SampleAdapter
 from lightning_diffaug.wrapping import SampleTransform
 
@@ -46,8 +46,8 @@ class Drawn:
 
     samples: list[Any]
     positions: np.ndarray[Any, Any]
-    slots: list[int]
-    rows: list[int]
+    segment: Segment
+    rows: np.ndarray[Any, Any]
 
 
 def with_source(batch: Any, source: dict[str, Tensor]) -> Any:
@@ -136,21 +136,19 @@ class MixedDataset(Dataset[Any]):
     def _draw(self, index: BatchIndex, number: int) -> Drawn:
         segment = open_segment(index.segments[number])
         positions = np.flatnonzero(index.segment == number)
-        rows = torch.from_numpy(index.row[positions])
-        slots, slot_rows = segment.slot[rows].tolist(), segment.row[rows].tolist()
-        samples = self._adapter.samples(segment.take(rows), slots, slot_rows, self._changes)
+        rows = index.row[positions]
+        samples = self._adapter.samples(segment.take(rows), lambda: segment.origin(rows), self._changes)
         if self._transform is not None:
             samples = [self._transform(sample) for sample in samples]
-        return Drawn(samples, positions, slots, slot_rows)
+        return Drawn(samples, positions, segment, rows)
 
 
 def _source(index: BatchIndex, drawn: Sequence[Drawn]) -> dict[str, Tensor]:
     slot = torch.full((len(index),), -1, dtype=torch.int64)
     row = slot.clone()
     for part in drawn:
-        at = torch.from_numpy(part.positions)
-        slot[at] = torch.tensor(part.slots)
-        row[at] = torch.tensor(part.rows)
+        at, origin = torch.from_numpy(part.positions), part.segment.origin(part.rows)
+        slot[at], row[at] = torch.tensor(origin, dtype=torch.int64).unbind(1)
     return {
         "is_synthetic": slot >= 0,
         "slot": slot,

@@ -81,6 +81,15 @@ class Segment:
     def __reduce__(self) -> tuple[Any, ...]:
         return open_segment, (str(self.path),)
 
+    def origin(self, rows: Rows) -> list[tuple[int, int]]:
+        """Slot, and row within the slot, of the given rows.
+
+        Raises:
+            IndexError: A row is not in 0 … n − 1.
+        """
+        index = torch.from_numpy(self._index(rows))
+        return list(zip(self.slot[index].tolist(), self.row[index].tolist(), strict=True))
+
     def take(self, rows: Rows) -> dict[str, Tensor]:
         """Copies of the given rows of every field, in that order; a row may be taken more than once.
 

@@ -58,6 +58,7 @@ class LocalRefill:
         self._stamp_at_start = self._sign_of_life = 0  # time stamps of the status
         self._seen_at = 0.0  # when it was seen here: by the monotonic clock, which no correction of the time moves
         self._final: Status | None = None
+        self._need: Need | None = None
         self.gave_up = ""
         self.misconfigured = False
 
@@ -79,8 +80,11 @@ class LocalRefill:
 
     def need(self, first: int, stop: int) -> None:
         """Tells the process which slots are needed now or at the next epoch; the first time it is started for it."""
-        Folder(self._run_dir).create()
-        Need(first, stop).write(self._run_dir)
+        need = Need(first, stop)
+        if need != self._need:
+            Folder(self._run_dir).create()
+            need.write(self._run_dir)
+            self._need = need
         if not self._started:
             self._started = True
             self._job.write(self._run_dir / "job.json")

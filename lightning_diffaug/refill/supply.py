@@ -112,6 +112,7 @@ class WindowSupply:
         self._interrupt = interrupt
         self._first = True
         self._lease: Lease | None = None
+        self._held = range(0)
         self._beaten = 0.0
         self._said: set[str] = set()
         self._final: Status | None = None
@@ -226,7 +227,9 @@ class WindowSupply:
     def _hold(self, pool: SyntheticPool, needed: range) -> Lease:
         if self._lease is None:
             self._lease = pool.lease(self._run_id)
-        self._lease.update(needed.start, needed.stop)
+        if needed != self._held:  # else the beat of every few seconds says it
+            self._lease.update(needed.start, needed.stop)
+            self._held = needed
         return self._lease
 
     def _gather(self, pool: SyntheticPool, slots: Sequence[int]) -> list[int]:
