@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.hashing import file_sha256
 
 
 class Codec(Protocol):
@@ -91,5 +92,5 @@ def codec_hash(folder: Path) -> str:
     """Hash of an autoencoder's files, for fingerprints."""
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(folder).glob("*") if path.suffix in (".json", ".safetensors")):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()[:32]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.hashing import file_sha256
 
 INDEX = "model_index.json"
 
@@ -48,12 +49,8 @@ def _digest(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
     """Hash of files; `stamps` are their path, size and time, so that it is computed anew after a change."""
     whole = hashlib.sha256()
     for name, _, _ in stamps:
-        one = hashlib.sha256()
-        with Path(name).open("rb") as file:
-            while block := file.read(1 << 22):
-                one.update(block)
         relative = Path(name).name if name == folder else str(Path(name).relative_to(folder))
-        whole.update(relative.encode() + b"\0" + one.digest())
+        whole.update(relative.encode() + b"\0" + bytes.fromhex(file_sha256(Path(name))))
     return whole.hexdigest()[:32]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.hashing import file_sha256
 
 _WEIGHTS = "denoiser.safetensors"
 _FIT = "fit.json"
 _FORMAT = 1
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -35,7 +31,7 @@ def save(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, An
     text = json.dumps({"format": _FORMAT, **description}, sort_keys=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(tensors, folder / _WEIGHTS, metadata={"description": text})
-    fit = {"format": _FORMAT, "weights_sha256": _sha256(folder / _WEIGHTS), **about}
+    fit = {"format": _FORMAT, "weights_sha256": file_sha256(folder / _WEIGHTS), **about}
     (folder / _FIT).write_text(json.dumps(fit, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -47,7 +43,7 @@ def weights_hash(folder: Path) -> str:
     """
     try:
         recorded = json.loads((folder / _FIT).read_text(encoding="utf-8"))["weights_sha256"]
-        found = _sha256(folder / _WEIGHTS)
+        found = file_sha256(folder / _WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GeneratorError(
             f"{folder} holds no complete fitted generator ({error}). Remove the folder, so that it is "

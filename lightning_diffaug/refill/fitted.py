@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.hashing import file_sha256
 from lightning_diffaug.pool import fingerprint
 from lightning_diffaug.pool.claims import Claims
 from lightning_diffaug.pool.process import machine_id, surely_dead
@@ -39,7 +39,7 @@ def fitted_folder(cache_dir: Path, fit_fingerprint: str) -> Path:
 
 def _file_hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
 
 def fitted_weights(folder: Path) -> str | None:
