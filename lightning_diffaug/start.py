@@ -165,6 +165,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         ahead=settings.slots_ahead,
         nice=settings.nice,
         threads=settings.threads,
+        duty=settings.working_share,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
     )
     if settings.mode == "none":

@@ -9,6 +9,7 @@ from itertools import count
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.pool import Shard, SyntheticPool
 from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot
+from lightning_diffaug.refill.pace import Pace
 from lightning_diffaug.refill.status import Reporter
 
 log = logging.getLogger(__name__)
@@ -30,16 +31,24 @@ class Filler:
         reporter: Keeps what was made and what failed.
         owner: Name of the run.
         capacity: Slots that the pool may hold, or None.
+        duty: Share of the time in which the generator may compute, in (0, 1].
     """
 
     def __init__(
-        self, recipe: Recipe, pool: SyntheticPool, reporter: Reporter, owner: str, capacity: int | None = None
+        self,
+        recipe: Recipe,
+        pool: SyntheticPool,
+        reporter: Reporter,
+        owner: str,
+        capacity: int | None = None,
+        duty: float = 1.0,
     ) -> None:
         self._recipe = recipe
         self._pool = pool
         self._reporter = reporter
         self._owner = owner
         self._capacity = capacity
+        self._pace = Pace(duty)
         self._failed_in_a_row = 0
         if (killed_over := reporter.status.trying) is not None:
             self._note(killed_over, _KILLED)
@@ -84,11 +93,13 @@ class Filler:
 
     def _make(self, slot: int) -> bool:
         """Makes and publishes a slot; False when the generator failed."""
-        status, started = self._reporter.status, time.perf_counter()
+        status, started, rested = self._reporter.status, time.perf_counter(), self._pace.rested
         status.phase, status.trying = "fill", slot
         self._reporter.write()
+        self._pace.start()
         try:
             shard = fill_slot(slot, self._recipe, lambda: self._beat(slot))
+            shard.made["seconds"] -= self._pace.rested - rested
             self._publish(slot, shard)
         except GeneratorError as error:
             self._note(slot, str(error))
@@ -98,14 +109,19 @@ class Filler:
             return False
         finally:  # not reached when the process is killed: then the slot counts as failed
             status.trying = None
-            status.generator_seconds += time.perf_counter() - started
+            status.generator_seconds += time.perf_counter() - started - (self._pace.rested - rested)
             self._pool.release(slot, self._owner)
         self._failed_in_a_row = 0
         status.failures.pop(str(slot), None)
         self._reporter.write()
+        self._pace.settle(self._reporter.beat)
         return True
 
     def _beat(self, slot: int) -> None:
+        self._alive(slot)
+        self._pace.breathe(lambda: self._alive(slot))
+
+    def _alive(self, slot: int) -> None:
         self._reporter.beat()
         self._pool.beat(slot, self._owner)
 

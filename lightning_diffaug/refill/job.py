@@ -45,6 +45,7 @@ class Job:
         ahead: Slots made beyond those that the run needs.
         nice: Niceness of the refill process, 0 … 19.
         threads: Threads it computes with.
+        duty: Share of the time in which the generator may compute, in (0, 1].
         capacity: Slots that the pool may hold, or None.
         private: Name of the run that alone uses the pool, or None for a shared pool.
     """
@@ -66,6 +67,7 @@ class Job:
     ahead: int = 4
     nice: int = 19
     threads: int = 1
+    duty: float = 1.0
     capacity: int | None = None
     private: str | None = None
 

@@ -19,6 +19,10 @@ class RefillSettings:
         ahead: Slots made beyond those that the next window needs; then the process sleeps. ``sync`` makes none ahead.
         nice: Niceness of the process, 0 … 19.
         threads: Threads it computes with.
+        duty: Share of the time in which the generator may compute, in (0, 1]; 1 never rests. For a generator that
+            shares a device with the trainer, where `nice` does nothing. It rests between steps and batches where the
+            generator says that it has come so far, else between slots. The fit, for which training waits, and
+            ``sync``, whose slots it waits for, are not slowed.
         attempts: How often a rejected sample is made again.
         max_restarts: Restarts in a row without a slot made, after which the process is given up.
         backoff: Seconds before the first restart; doubled at each further one, up to a minute.
@@ -31,6 +35,7 @@ class RefillSettings:
     ahead: int = 4
     nice: int = 19
     threads: int = 1
+    duty: float = 1.0
     attempts: int = 4
     max_restarts: int = 5
     backoff: float = 1.0
@@ -54,6 +59,11 @@ class RefillSettings:
                 )
         if self.nice > 19:
             raise ConfigurationError(f"refill.nice={self.nice} is above 19, the lowest priority. Set refill.nice=19.")
+        if isinstance(self.duty, bool) or not isinstance(self.duty, (int, float)) or not 0.0 < self.duty <= 1.0:
+            raise ConfigurationError(
+                f"refill.duty={self.duty!r} is not in (0, 1]: it is the share of the time in which the generator may "
+                "compute. Set refill.duty to e.g. 0.5, or to 1 for no rest."
+            )
         if not self.hang_timeout > 0 or not self.backoff >= 0:
             raise ConfigurationError(
                 f"refill.hang_timeout={self.hang_timeout} is not above 0, or refill.backoff={self.backoff} below 0: "
@@ -64,6 +74,11 @@ class RefillSettings:
     def slots_ahead(self) -> int:
         """Slots made beyond the needed ones: none with ``sync``, whose runs are the same to the last slot made."""
         return 0 if self.mode == "sync" else self.ahead
+
+    @property
+    def working_share(self) -> float:
+        """Share of the time in which the generator computes while training goes on; with ``sync`` training waits."""
+        return 1.0 if self.mode == "sync" else float(self.duty)
 
     @classmethod
     def of(cls, value: str | Mapping[str, Any] | RefillSettings) -> RefillSettings:

@@ -34,7 +34,7 @@ def work(job: Job, reporter: Reporter) -> None:
         status.fit_seconds += seconds
     pool = job.create_pool(generator, weights)
     status.pool = str(pool.folder)
-    keep_filled(job, Filler(job.recipe(generator), pool, reporter, job.run_id, job.capacity), reporter)
+    keep_filled(job, Filler(job.recipe(generator), pool, reporter, job.run_id, job.capacity, job.duty), reporter)
 
 
 def keep_filled(job: Job, filler: Filler, reporter: Reporter) -> None:

@@ -20,6 +20,12 @@ def test_a_name_a_mapping_and_settings_are_accepted() -> None:
 def test_the_defaults_are_those_of_the_contract() -> None:
     settings = RefillSettings()
     assert (settings.mode, settings.ahead, settings.nice, settings.threads) == ("local", 4, 19, 1)
+    assert settings.duty == 1.0
+
+
+def test_a_duty_slows_who_works_beside_training_and_not_who_is_waited_for() -> None:
+    assert RefillSettings.of({"mode": "local", "duty": 0.3}).working_share == 0.3
+    assert RefillSettings.of({"mode": "sync", "duty": 0.3}).working_share == 1.0
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,10 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"nice": -5}, "refill.nice"),
         ({"nice": 20}, "refill.nice"),
         ({"threads": 0}, "refill.threads"),
+        ({"duty": 0}, "refill.duty"),
+        ({"duty": 1.1}, "refill.duty"),
+        ({"duty": True}, "refill.duty"),
+        ({"duty": "half"}, "refill.duty"),
         ({"attempts": 0}, "refill.attempts"),
         ({"max_restarts": -1}, "refill.max_restarts"),
         ({"hang_timeout": 0}, "refill.hang_timeout"),

@@ -67,6 +67,30 @@ class Steady:
         return drawn(condition, seeds)
 
 
+class Spinning:
+    """Computes for `seconds` of processor time a pass, in steps between which it says how far it is.
+
+    Args:
+        seconds: Processor time of a pass.
+        steps: Steps of a pass.
+    """
+
+    def __init__(self, seconds: float = 0.1, steps: int = 5) -> None:
+        self.seconds = seconds
+        self.steps = steps
+        self.busy = 0.0
+        self.on_progress: Callable[[], None] = lambda: None
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        for _ in range(self.steps):
+            began, end = time.perf_counter(), time.process_time() + self.seconds / self.steps
+            while time.process_time() < end:
+                pass
+            self.busy += time.perf_counter() - began
+            self.on_progress()
+        return drawn(condition, seeds)
+
+
 class Faulty:
     """Fails in one way, always or for some slots.
 
