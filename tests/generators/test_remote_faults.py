@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -26,7 +27,9 @@ from lightning_diffaug.refill.local import LocalRefill
 from lightning_diffaug.refill.settings import RefillSettings
 
 SHAPE = (1, 4, 4)
-IMPATIENT = {"timeout": 0.3, "hang_timeout": 2.0, "backoff": 0.01, "max_backoff": 0.05, "retries": 2}
+# A healthy reply takes milliseconds, or seconds on a loaded machine: only what never comes is not waited for.
+PATIENT = {"timeout": 20.0, "hang_timeout": 60.0, "backoff": 0.01, "max_backoff": 0.05, "retries": 2}
+IMPATIENT = {**PATIENT, "timeout": 0.3, "retries": 30}
 
 Make = Callable[..., RemoteGenerator]
 
@@ -39,10 +42,10 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def make(server: Server) -> Make:
-    """A generator that soon loses patience."""
+    """A generator that tries again at once."""
 
     def made(**settings: Any) -> RemoteGenerator:
-        generator = RemoteGenerator(**{"url": server.url, **IMPATIENT, **settings})
+        generator = RemoteGenerator(**{"url": server.url, **PATIENT, **settings})
         generator.bind(SPEC, CLASSES)
         return generator
 
@@ -90,15 +93,17 @@ BROKEN: dict[str, tuple[Handle, str]] = {
     "a bomb": (entry(b64_json=bomb(40_000, 40_000)), r"far more pixels than generator\.max_pixels=1000000"),
 }
 LIMITS = {"max_reply_bytes": 50_000, "max_pixels": 1_000_000}
+NEVER_WHOLE = ("hang", "drip", "drip in the headers")
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_fault_now_and_then_costs_a_retry_and_nothing_else(fault: str, server: Server, make: Make) -> None:
     handle, _ = BROKEN[fault]
     server.first(handle, handle)
-    samples = ask(make(**LIMITS), 6)
+    slow = fault in NEVER_WHOLE
+    samples = ask(make(**LIMITS, **(IMPATIENT if slow else {}), breaker_failures=100), 6)
     assert missing(samples) == []
-    assert len(server.asked) == 8
+    assert len(server.asked) == 8 or (slow and len(server.asked) > 8)  # a good reply too may come late
     server.first()
     assert torch.equal(ask(make(), 6), samples), "a retry has the same seed"
 
@@ -109,12 +114,12 @@ def test_a_fault_that_stays_is_said_with_its_cause_in_bounded_time(fault: str, s
     server.always(handle)
     started = time.monotonic()
     with pytest.raises(GeneratorError, match=text) as error:
-        ask(make(**LIMITS, breaker_failures=5), 8)
-    assert time.monotonic() - started < IMPATIENT["hang_timeout"]
+        ask(make(**LIMITS, **(IMPATIENT if fault in NEVER_WHOLE else {}), breaker_failures=5), 8)
+    assert time.monotonic() - started < PATIENT["timeout"]
     assert f"the images server {server.url}" in str(error.value)
     assert "generator." in str(error.value) or "the server's own log" in str(error.value)
     if fault != "hang":  # whose handler does not look
-        until(lambda: server.busy == 0, 5)  # nothing is read any more, every connection is closed
+        until(lambda: server.busy == 0, 30)  # nothing is read any more, every connection is closed
 
 
 @pytest.mark.parametrize(
@@ -153,19 +158,16 @@ def test_a_servers_words_come_on_one_short_line(server: Server, make: Make) -> N
 # Retries, busy servers, and rows without a picture -----------------------------------------------------
 
 
-def test_pauses_between_tries_grow_and_are_jittered(server: Server, make: Make) -> None:
+def test_pauses_between_tries_grow_up_to_their_bound_and_are_jittered(server: Server, make: Make) -> None:
     server.always(said({}, 500))
-    pauses = []
-    for seed in range(4):
-        before = len(server.asked)
-        with pytest.raises(GeneratorError, match="none of 1 requests got a usable reply"):
-            ask(make(retries=4, backoff=0.04, max_backoff=0.1), 1, seed)
-        times = [asked.at for asked in server.asked[before:]]
-        pauses.append([b - a for a, b in pairwise(times)])
-        assert len(times) == 5
-    full = (0.04, 0.08, 0.1, 0.1)
-    for k, whole in enumerate(full):
-        assert all(whole / 2 <= row[k] < whole + 0.5 for row in pauses)
+    with pytest.raises(GeneratorError, match="none of 8 requests got a usable reply"):
+        ask(make(retries=5, backoff=0.1, max_backoff=0.4, breaker_failures=100), 8)
+    times = {seed: [asked.at for asked in server.asked if asked.body["seed"] == seed] for seed in range(8)}
+    pauses = [[b - a for a, b in pairwise(row)] for row in times.values()]
+    full = (0.1, 0.2, 0.4, 0.4, 0.4)
+    assert {len(row) for row in pauses} == {len(full)}
+    for k, whole in enumerate(full):  # a loaded machine adds to most of them, not to all
+        assert whole / 2 <= min(row[k] for row in pauses) < 1.5 * whole
     assert any(row[k] < 0.9 * whole for row in pauses for k, whole in enumerate(full)), "jittered"
 
 
@@ -190,24 +192,28 @@ def test_a_content_that_the_server_refuses_is_left_out_without_a_retry(
     assert missing(ask(make(breaker_failures=2), 4)) == [0, 1, 2, 3], "the server works"
 
 
-@pytest.mark.parametrize("code", [429, 503])
-@pytest.mark.parametrize(("wanted", "bound", "pause"), [("1", 1.5, 1.0), ("3600", 0.4, 0.4)])
+@pytest.mark.parametrize(("code", "wanted", "bound", "pause"), [(429, "1", 15.0, 1.0), (503, "3600", 0.4, 0.4)])
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_within_bounds(
     code: int, wanted: str, bound: float, pause: float, server: Server, make: Make
 ) -> None:
     server.first(said({}, code, Retry_After=wanted))
-    generator = make(max_backoff=bound, hang_timeout=5.0, retries=0, concurrency=1)
+    generator = make(max_backoff=bound, retries=0, concurrency=1)
     assert missing(ask(generator, 2)) == [], "being busy is no failure"
-    assert pause <= server.asked[1].at - server.asked[0].at < pause + 1
+    assert pause <= server.asked[1].at - server.asked[0].at < pause + 10
 
 
 def test_pauses_of_a_busy_server_that_names_none_grow(server: Server, make: Make) -> None:
-    server.first(*[said({}, 429)] * 4)
-    ask(make(concurrency=1, backoff=0.05, max_backoff=0.3), 2)
+    busy = said({}, 429)
+    server.first(*[busy] * 5, None, busy)
+    ask(make(concurrency=1, backoff=0.05, max_backoff=10.0), 2)
     times = [asked.at for asked in server.asked]
-    for k, whole in enumerate((0.05, 0.1, 0.2, 0.3)):
-        assert whole <= times[k + 1] - times[k] < whole + 0.5
-    assert times[5] - times[4] < 0.5, "it works again"
+    pauses = [b - a for a, b in pairwise(times)]
+    for k in range(5):
+        assert 0.05 * 2**k <= pauses[k]
+    assert 0.05 <= pauses[6] < 0.05 * 2**5, "it worked in between"
+    server.first(*[busy] * 8)
+    ask(make(concurrency=1, backoff=0.05, max_backoff=0.1), 1)
+    assert 0.75 <= server.asked[-1].at - server.asked[-9].at < 0.05 * 2**7, "no pause is longer than the bound"
 
 
 def test_retry_after_may_be_a_date_or_nonsense(server: Server, make: Make) -> None:
@@ -225,9 +231,9 @@ def test_when_one_request_is_told_to_wait_all_do(server: Server, make: Make) -> 
 def test_a_server_that_is_busy_for_ever_fails_the_pass(server: Server, make: Make) -> None:
     server.always(said({"error": {"message": "insufficient quota"}}, 429))
     started = time.monotonic()
-    with pytest.raises(GeneratorError, match=r"no usable reply for .*insufficient quota.*generator\.concurrency"):
-        ask(make(hang_timeout=2.0), 3)
-    assert 1.5 < time.monotonic() - started < 2.0, "by itself, before it would count as hung"
+    with pytest.raises(GeneratorError, match=r"no usable reply for 1\.6 s.*insufficient quota.*generator\.concurrency"):
+        ask(make(timeout=1.5, hang_timeout=2.0), 3)
+    assert 1.5 < time.monotonic() - started < 10, "by itself"
 
 
 # Circuit breaker ----------------------------------------------------------------------------------------
@@ -259,16 +265,16 @@ def test_after_failures_in_a_row_one_request_probes_the_server(server: Server, m
     server.always(said({}, 500))
     with pytest.raises(GeneratorError, match=r"too many failures in a row, so it is left alone for 0\.5 s"):
         ask(generator, 8)
-    time.sleep(0.2)  # what was under way arrives
+    until(lambda: all(thread.name != "images-server" for thread in threading.enumerate()), 30)  # what was under way
     opened = server.asked[2].at
     asked = len(server.asked)
     assert asked <= 4, "three failures, and the one under way"
-    with pytest.raises(GeneratorError, match=r"left alone for 0\.8 s"):
+    with pytest.raises(GeneratorError, match=r"left alone for 1 s"):
         ask(generator, 8)
     assert len(server.asked) == asked + 1
     assert server.asked[-1].at - opened >= 0.45
     server.first()
-    server.seconds, server.most_at_once = 0.03, 0
+    server.seconds, server.most_at_once = 0.15, 0
     assert missing(ask(generator, 8)) == []
     assert server.most_at_once == 2, "all of them again once the probe came back"
 
@@ -377,19 +383,23 @@ def test_each_usable_reply_is_a_sign_of_life_and_failures_are_none(server: Serve
 
 
 def test_a_pass_that_gets_on_may_take_longer_than_the_patience(server: Server, make: Make) -> None:
-    server.seconds = 0.2
+    server.seconds = 0.4
     started = time.monotonic()
-    assert missing(ask(make(concurrency=1, hang_timeout=0.75), 6)) == []
-    assert time.monotonic() - started > 1.2
+    assert missing(ask(make(concurrency=1, timeout=1.9, hang_timeout=2.5), 6)) == []
+    assert time.monotonic() - started > 2.0
+
+
+HANG = 4.0
+WITHIN_HANG = {**PATIENT, "timeout": 3.0, "hang_timeout": HANG}
 
 
 @pytest.fixture
 def refill(tmp_path: Path) -> Iterator[Callable[..., LocalRefill]]:
-    """A refill process that counts as hung after 2 s."""
+    """A refill process that counts as hung after `HANG` seconds."""
     started = []
 
     def begin(generator: RemoteGenerator) -> LocalRefill:
-        settings = RefillSettings(backoff=0.05, max_restarts=1, hang_timeout=2.0)
+        settings = RefillSettings(backoff=0.05, max_restarts=0, hang_timeout=HANG)
         started.append(LocalRefill(job_for(generator, tmp_path, ahead=0), generator, settings))
         started[0].need(0, 1)
         return started[0]
@@ -402,10 +412,10 @@ def refill(tmp_path: Path) -> Iterator[Callable[..., LocalRefill]]:
 def test_a_slow_server_is_not_taken_for_a_hung_process(
     server: Server, refill: Callable[..., LocalRefill], caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.seconds = 0.35
-    started = refill(RemoteGenerator(server.url, **{**IMPATIENT, "timeout": 1.5}, concurrency=1))
+    server.seconds = 0.55
+    started = refill(RemoteGenerator(server.url, **WITHIN_HANG, concurrency=1))
     watched(started, lambda: started.status.slots)
-    assert started.status.generator_seconds > 8 * 0.35
+    assert started.status.generator_seconds > 8 * 0.55 > HANG
     assert not caplog.records
 
 
@@ -413,9 +423,9 @@ def test_a_hanging_server_fails_the_slot_with_its_cause_before_the_process_count
     server: Server, refill: Callable[..., LocalRefill], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.always(images_server.hang)
-    started = refill(RemoteGenerator(server.url, **{**IMPATIENT, "timeout": 1.5}))
+    started = refill(RemoteGenerator(server.url, **WITHIN_HANG))
     watched(started, lambda: len(started.status.failures.get("0", [])) >= 2)
-    assert "no usable reply for 1.6 s" in started.status.failure or "no whole reply" in started.status.failure
+    assert "no usable reply for 3.2 s" in started.status.failure or "no whole reply" in started.status.failure
     assert "generator.timeout" in started.status.failure
     assert "showed no progress" not in caplog.text
     server.first()
@@ -434,6 +444,6 @@ def test_without_a_server_the_refill_gives_up_and_says_what_to_set(
     url: str | None, text: str, refill: Callable[..., LocalRefill]
 ) -> None:
     url = url and url.format(free_port())
-    started = refill(RemoteGenerator(url, **{**IMPATIENT, "breaker_cooldown": 0.05}))
+    started = refill(RemoteGenerator(url, **{**PATIENT, "breaker_cooldown": 0.05}))
     watched(started, lambda: started.gave_up)
     assert re.search(text, started.gave_up)

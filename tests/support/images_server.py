@@ -77,7 +77,6 @@ class Handler(BaseHTTPRequestHandler):
             number = len(server.asked)
             server.asked.append(Asked(body, dict(self.headers), self.path, time.monotonic()))
             server.busy += 1
-            server.most_at_once = max(server.most_at_once, server.busy)
         try:
             (server.script(number, body) or good)(self, body)
         except (BrokenPipeError, ConnectionResetError):
@@ -101,8 +100,14 @@ class Handler(BaseHTTPRequestHandler):
 
 def good(handler: Handler, body: dict[str, Any]) -> None:
     """A picture by prompt and seed."""
-    time.sleep(handler.server.seconds)
-    picture(Image.fromarray(pixels(body["prompt"], body.get("seed", 0), handler.server.side)))(handler, body)
+    server = handler.server
+    with server.lock:
+        server.working += 1
+        server.most_at_once = max(server.most_at_once, server.working)
+    time.sleep(server.seconds)
+    with server.lock:
+        server.working -= 1  # before the client can have the reply
+    picture(Image.fromarray(pixels(body["prompt"], body.get("seed", 0), server.side)))(handler, body)
 
 
 def picture(image: Image.Image, form: str = "PNG", **options: Any) -> Handle:
@@ -181,7 +186,7 @@ class Server(ThreadingHTTPServer):
         self.closing = threading.Event()
         self.seconds = 0.0
         self.side = SIDE
-        self.busy = self.most_at_once = 0
+        self.busy = self.working = self.most_at_once = 0
 
     @property
     def url(self) -> str:
@@ -191,8 +196,8 @@ class Server(ThreadingHTTPServer):
         """Does the same with every request."""
         self.script = lambda number, body: handle
 
-    def first(self, *handles: Handle) -> None:
-        """Does these with the next requests, and then what is right."""
+    def first(self, *handles: Handle | None) -> None:
+        """Does these with the next requests (None: what is right), and then what is right."""
         start = len(self.asked)
         self.script = lambda number, body: handles[number - start] if number - start < len(handles) else None
 
