@@ -13,12 +13,12 @@ from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
 from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
 from lightning_diffaug.generators.controls import Controls
-from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
+from lightning_diffaug.generators.denoisers import Architecture, class_condition
 from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.latents import LATENT, latent_snapshot
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
-from lightning_diffaug.generators.protocol import Condition
+from lightning_diffaug.generators.protocol import LABEL, Condition
 from lightning_diffaug.generators.sampler import Sampler, check_extras
 from lightning_diffaug.generators.schedulers import check_scheduler
 from lightning_diffaug.generators.sources import INVERTED, check_source
@@ -203,15 +203,15 @@ class DiffusionGenerator:
             data, scale = latent_snapshot(snapshot, list(channels), codec)
             latent = {"scale": scale, "shape": list(shape)}
             shape = data.spec[LATENT].shape
-        config = UNetConfig.for_data(
-            shape,
-            0 if snapshot.labels is None else len(snapshot.class_names),
-            settings.channels,
-            settings.layers_per_block,
-            settings.attention,
-        )
+        conditions = class_condition(LABEL, 0 if snapshot.labels is None else len(snapshot.class_names))
+        args = {
+            "channels": None if settings.channels is None else list(settings.channels),
+            "layers_per_block": settings.layers_per_block,
+            "attention": settings.attention,
+        }
+        architecture = Architecture("unet", shape, conditions, args)
         fitted = fit_denoiser(
-            lambda: UNetDenoiser(config),
+            architecture.build,
             data,
             list(channels) if latent is None else [LATENT],
             settings,
@@ -223,7 +223,7 @@ class DiffusionGenerator:
             folder,
             fitted.denoiser.state_dict(),
             {
-                "unet": config.to_json(),
+                "denoiser": architecture.to_json(),
                 "channels": list(channels.items()),  # a list: the order of the fields matters
                 "prediction_type": settings.prediction_type,
                 "latent": latent,
@@ -252,14 +252,15 @@ class DiffusionGenerator:
             )
         # Building the network draws initial weights, which are overwritten.
         with torch.random.fork_rng(devices=[]):
-            denoiser = UNetDenoiser(UNetConfig.from_json(description["unet"]))
+            architecture = Architecture.from_json(description["denoiser"])
+            denoiser: Any = architecture.build()
         denoiser.load_state_dict(state)
         device, latent = resolve_device(self.device), description.get("latent")
         if (latent is None) != (self.codec is None):
             raise GeneratorError(
                 f"{folder} was fitted {'without' if latent is None else 'with'} a codec. Set generator.codec as it was."
             )
-        shape, codec = denoiser.config.shape, None
+        shape, codec = architecture.shape, None
         if self.codec is not None and latent is not None:
             codec, shape = VaeCodec.load(Path(self.codec), device, latent["scale"]), tuple(latent["shape"])
         self._channels = dict(description["channels"])

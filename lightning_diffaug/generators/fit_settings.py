@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.denoisers import UNetConfig
+from lightning_diffaug.generators.denoisers import check_channels
 from lightning_diffaug.generators.schedulers import check_prediction_type
 
 
@@ -61,10 +61,8 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         if self.channels is not None:
-            listed = isinstance(self.channels, Sequence) and not isinstance(self.channels, str)
-            widths: tuple[Any, ...] = tuple(self.channels) if listed else (str(self.channels),)  # refused
-            # fails where the settings are read, not minutes later in the process that fits; any shape does
-            object.__setattr__(self, "channels", UNetConfig.for_data((1, 8, 8), 0, widths).channels)
+            # fails where the settings are read, not minutes later in the process that fits
+            object.__setattr__(self, "channels", check_channels(self.channels))
         check_prediction_type(self.prediction_type)
         for name, low, high, meaning in _RANGES:
             value = getattr(self, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,29 +13,12 @@ from torch.nn.functional import adaptive_max_pool1d, adaptive_max_pool2d, adapti
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators.codec import Codec
 from lightning_diffaug.generators.controls import Controls
-from lightning_diffaug.generators.denoisers import Denoiser
+from lightning_diffaug.generators.denoisers import FittedDenoiser, check_condition
 from lightning_diffaug.generators.inversion import invert
 from lightning_diffaug.generators.loop import OnStep, sample
 from lightning_diffaug.generators.protocol import LABEL, MASK, NEGATIVE, OF_START, OTHER, START, WEIGHT, Condition
 from lightning_diffaug.generators.schedulers import ForwardProcess, check_threshold, make_scheduler
 from lightning_diffaug.generators.sources import INVERTED, between, first_timestep, real_samples, renamed
-
-
-class FittedDenoiser(Denoiser, Protocol):
-    """A denoiser that knows what its condition must be."""
-
-    def check(self, condition: Condition, n: int) -> dict[str, Any]:
-        """The part of a condition that it uses, checked."""
-        ...
-
-    def parameters(self) -> Any:
-        """Its weights."""
-        ...
-
-    @property
-    def config(self) -> Any:
-        """Its architecture, with ``shape`` and ``num_classes``."""
-        ...
 
 
 def check_extras(
@@ -117,7 +100,7 @@ class Sampler:
         Raises:
             GeneratorError: The condition does not fit.
         """
-        self.denoiser.check(condition, len(seeds))
+        self._checked(condition, len(seeds))
         if not seeds:
             return torch.empty(0, *self.shape)
         parts = []
@@ -136,18 +119,21 @@ class Sampler:
             clip=self.codec is None and self.source not in INVERTED,
             threshold=self.threshold,
         )
-        wanted = self.denoiser.check(condition, n)
+        wanted = self._checked(condition, n)
         start, noise = self._beginning(scheduler, condition, wanted, n, device)
         kept = kept_latents = None
         if start is not None and MASK in condition:
             kept = torch.as_tensor(condition[MASK]) > 0.5
-            kept_latents = kept if self.codec is None else whole(kept, self.denoiser.config.shape[1:])
+            kept_latents = kept if self.codec is None else whole(kept, self.denoiser.shape[1:])
         negative = self._negative(condition, n)
         x = sample(
-            self.denoiser, scheduler, self.denoiser.config.shape, wanted, seeds, self.controls, start, kept_latents,
+            self.denoiser, scheduler, self.denoiser.shape, wanted, seeds, self.controls, start, kept_latents,
             noise, negative, self.codec, device, on_step,
         )  # fmt: skip
         return x if kept is None else torch.where(kept, self._real(condition, START, n), x)
+
+    def _checked(self, condition: Condition, n: int) -> dict[str, Tensor]:
+        return check_condition(self.denoiser.conditions, condition, n)
 
     def _real(self, condition: Condition, key: str, n: int) -> Tensor:
         return real_samples(condition, key, self.fields, (n, *self.shape))
@@ -174,7 +160,7 @@ class Sampler:
             return between(self.denoiser, process, pair, weight, to, until, self.inversion_steps)
         if until is None:
             return start, torch.zeros_like(start)
-        was = self.denoiser.check({**wanted, **renamed(condition, OF_START)}, n)
+        was = self._checked({**wanted, **renamed(condition, OF_START)}, n)
         was = {name: value.to(device) for name, value in was.items()}
         return start, invert(self.denoiser, process, start, was, until, self.inversion_steps)
 
@@ -183,7 +169,7 @@ class Sampler:
         given = renamed(condition, NEGATIVE)
         if self.negative_label is not None:
             given.setdefault(LABEL, torch.full((n,), self.negative_label))
-        return self.denoiser.check({**condition, **given}, n) if given else None
+        return self._checked({**condition, **given}, n) if given else None
 
 
 def whole(kept: Tensor, size: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
-from lightning_diffaug.generators.denoisers import UNetConfig, UNetDenoiser
+from lightning_diffaug.generators.denoisers import UNetDenoiser, class_condition
 from lightning_diffaug.generators.fit import ClassBalancedDraws, Fitted, fit_denoiser, learning_rate
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.snapshot import Snapshot
@@ -22,9 +22,9 @@ def _fit(
     snapshot: Snapshot, seed: int = 0, progress: Callable[[int, int], None] | None = None, **settings: Any
 ) -> Fitted:
     field = snapshot.spec["image"]
-    config = UNetConfig.for_data(field.shape, len(snapshot.class_names), (8, 8))
+    conditions = class_condition("label", len(snapshot.class_names))
     return fit_denoiser(
-        lambda: UNetDenoiser(config),
+        lambda: UNetDenoiser(field.shape, conditions, (8, 8)),
         snapshot,
         ["image"],
         FitSettings(**{"steps": 3, "batch_size": 8, **settings}),
