@@ -21,8 +21,8 @@ from lightning_diffaug.paths import default_cache_dir
 from lightning_diffaug.pool import SyntheticPool, capacity_slots, check_reuse
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
+from lightning_diffaug.refill.protocol import WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
-from lightning_diffaug.refill.supply import WhenShort
 from lightning_diffaug.run import MixRun
 from lightning_diffaug.spec import IMAGE, LABEL
 from lightning_diffaug.start import PoolSettings, start_run
@@ -63,8 +63,8 @@ class DiffAugDataModule(LightningDataModule):
         window: Pooled samples that an epoch sees.
         slot_size: Samples a slot of the pool.
         capacity: Samples that the pool keeps at most; None: all.
-        when_short: When the window lacks samples: ``"reuse"`` the last complete one, ``"wait"``, take ``"real"`` ones,
-            or ``"error"``.
+        when_short: When the window lacks samples: ``"reuse"`` the newest complete one, ``"wait"``, take ``"real"``
+            ones, or ``"error"``.
         wait_timeout: Seconds that a first or waited-for window may take; a living fit does not count, and
             ``refill="sync"`` waits as long as the process lives.
         refill: ``"local"``, ``"sync"``, ``"none"``, or a mapping of `RefillSettings`.
@@ -162,7 +162,7 @@ class DiffAugDataModule(LightningDataModule):
         if when_short not in ("reuse", "wait", "real", "error"):
             raise ConfigurationError(
                 f"when_short={when_short!r} is none of reuse, wait, real, error: it says what happens when the window "
-                "lacks samples. Set data.when_short=reuse to use the last complete window again."
+                "lacks samples. Set data.when_short=reuse to read the newest complete window."
             )
         if not wait_timeout >= 0:
             raise ConfigurationError(

@@ -17,8 +17,9 @@ from lightning_diffaug.mixing.sampler import MixSampler
 from lightning_diffaug.pool import EpochCache, SyntheticPool, open_segment
 from lightning_diffaug.pool.frozen import FrozenWindow, WindowRows
 from lightning_diffaug.ranks import Ranks
+from lightning_diffaug.refill.protocol import Refill, Request
 from lightning_diffaug.refill.status import Status
-from lightning_diffaug.refill.supply import Refill, Request, WindowSupply
+from lightning_diffaug.refill.supply import WindowSupply
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class MixRun:
         self._resumed_pool: str = "" if state is None else state["pool"]
         self._epoch: _Epoch | None = None
         self._recorded_epoch: int | None = None
+        self._behind: int | None = None  # first slot that is filled in a run that is behind its demand
+        self._pool_said = False
         self._finished = MixProgress.empty(len(sampler.counts))
         self._uses_said: set[int] = set()
         self.wait_seconds = 0.0
@@ -161,11 +164,12 @@ class MixRun:
         started = time.perf_counter()
         request = self._request(number, pinned)
         nothing_asked = FrozenWindow(available=[1.0] * len(self._sampler.counts))
-        window, paths, pool = nothing_asked, list[str](), ""
+        window, paths, pool, behind = nothing_asked, list[str](), "", None
         if self._helper is not None:
-            self._helper.need(request.slots.start, request.next_stop)
+            self._helper.need(request.slots.start if self._behind is None else self._behind, request.next_stop)
         if self._supply is not None:
             window = self._supply.freeze(request)
+            behind = self._supply.behind
             paths = [str(segment.path) for segment in self._supply.segments]
             found = self._supply.pool()
             pool = "" if found is None else str(found.folder)
@@ -176,7 +180,10 @@ class MixRun:
                     "the training data changed, so the rest of the epoch is not what it would have been.",
                     name or "none", self._resumed_pool or "none",
                 )  # fmt: skip
-        window, paths, pool = self._ranks.agree((window, paths, pool))
+            if pool and not self._pool_said:
+                self._pool_said = True
+                log.info("the pool of synthetic samples is %s", pool)
+        window, paths, pool, self._behind = self._ranks.agree((window, paths, pool, behind))
         if self._helper is not None and window.slots:
             self._cache.prune(self._cache.gather(SyntheticPool.open(pool), window.slots))
         self._ranks.wait()  # the node's segments are there
@@ -199,8 +206,10 @@ class MixRun:
 
     @property
     def progress(self) -> MixProgress:
-        """All draws so far, of all ranks."""
-        return self._finished if self._epoch is None else self._progress_of(self._epoch)
+        """All draws so far, of all ranks; those of the checkpoint where nothing was left to train."""
+        if self._epoch is not None:
+            return self._progress_of(self._epoch)
+        return self._finished if self._resumed is None else MixProgress.from_state(self._resumed["so_far"])
 
     @property
     def status(self) -> Status:

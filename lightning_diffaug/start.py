@@ -31,8 +31,9 @@ from lightning_diffaug.refill.fitted import NO_SNAPSHOT, remove_unfinished
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
 from lightning_diffaug.refill.job import Job, reads_data
 from lightning_diffaug.refill.local import LocalRefill
+from lightning_diffaug.refill.protocol import Refill, WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
-from lightning_diffaug.refill.supply import Refill, WhenShort, WindowSupply
+from lightning_diffaug.refill.supply import WindowSupply
 from lightning_diffaug.run import MixRun
 from lightning_diffaug.wrapping import untouched_rng
 

@@ -240,3 +240,32 @@ def test_resume_with_the_refill_process_makes_deleted_slots_again(uninterrupted:
     after = _fit(resumed, tmp_path, ckpt_path=checkpoint)
     assert same(before + after.seen["train"], uninterrupted)
     assert resumed.figures()["mix/short_epochs"] == 0
+
+
+def test_a_finished_run_that_is_resumed_keeps_its_figures(tmp_path: Path) -> None:
+    whole, run = _mixed(tmp_path / "cache"), trainer(tmp_path, EPOCHS)
+    run.fit(Recorder(), whole)
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    resumed, again = _mixed(tmp_path / "cache"), trainer(tmp_path, EPOCHS)
+    model = Recorder()
+    again.fit(model, resumed, ckpt_path=tmp_path / "end.ckpt", weights_only=True)
+    assert model.seen["train"] == []
+    figures = {key: value for key, value in whole.figures().items() if key.startswith("mix/")}
+    assert figures["mix/achieved_fraction"] > 0
+    assert {key: resumed.figures()[key] for key in figures} == figures
+    again.save_checkpoint(tmp_path / "again.ckpt")
+    states = [
+        torch.load(tmp_path / name, weights_only=True)["DiffAugDataModule"] for name in ("end.ckpt", "again.ckpt")
+    ]
+    assert states[0] == states[1], "and hands them on"
+
+
+def test_the_first_epoch_after_a_resume_waits_for_its_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the checkpoint of an epoch's last batch, whose window is there; the next one's slots are late."""
+    settings: dict[str, Any] = {"generator": Noise(), "refill": "none"}
+    monkeypatch.setattr(lightning_diffaug.start, "NoRefill", prefilled(range(2)))
+    _, checkpoint = _interrupted(_mixed(tmp_path / "cache", **settings), BATCHES, tmp_path)
+    monkeypatch.setattr(lightning_diffaug.start, "NoRefill", prefilled((), range(8), 0.5))
+    resumed = _mixed(tmp_path / "cache", **settings)
+    _fit(resumed, tmp_path, ckpt_path=checkpoint)
+    assert resumed.figures()["mix/short_epochs"] == 0

@@ -9,7 +9,7 @@ from lightning_diffaug.pool.lease import Lease, LeaseInfo
 from lightning_diffaug.pool.pool import PoolInfo, SyntheticPool
 from lightning_diffaug.pool.segment import Segment, open_segment
 from lightning_diffaug.pool.shard import FORMAT_VERSION, Shard
-from lightning_diffaug.pool.window import capacity_slots, check_reuse, first_slot, window_slots
+from lightning_diffaug.pool.window import capacity_slots, check_reuse, first_slot, newest_window, window_slots
 
 __all__ = [
     "FORMAT_VERSION",
@@ -26,6 +26,7 @@ __all__ = [
     "check_reuse",
     "fingerprint",
     "first_slot",
+    "newest_window",
     "open_segment",
     "tensors_digest",
     "window_slots",

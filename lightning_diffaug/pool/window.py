@@ -8,6 +8,7 @@ samples an epoch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 from lightning_diffaug.errors import ConfigurationError
@@ -47,6 +48,22 @@ def window_slots(first: int, window: int, slot_size: int) -> range:
     if first < 0:
         raise ConfigurationError(f"first={first} is negative: slots are numbered from 0.")
     return range(first, first + -(-window // slot_size))
+
+
+def newest_window(there: Sequence[int], size: int) -> list[int] | None:
+    """The newest complete window: the last `size` consecutive slots among those that are there.
+
+    Args:
+        there: Published slots, ascending.
+        size: Slots of a window, ≥ 1.
+
+    Returns:
+        Its slots; None where no `size` consecutive ones are there.
+    """
+    for stop in range(len(there), size - 1, -1):
+        if there[stop - 1] - there[stop - size] == size - 1:
+            return list(there[stop - size : stop])
+    return None
 
 
 def capacity_slots(capacity: int | None, window: int, slot_size: int) -> int | None:

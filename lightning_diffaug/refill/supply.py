@@ -5,73 +5,32 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
 from lightning_diffaug.errors import ConfigurationError, ShortWindowError
-from lightning_diffaug.pool import EpochCache, Lease, Segment, SyntheticPool, UnavailableSlotsError
+from lightning_diffaug.pool import EpochCache, Lease, Segment, SyntheticPool, UnavailableSlotsError, newest_window
 from lightning_diffaug.pool.frozen import FrozenWindow
 from lightning_diffaug.refill.progress import WaitDisplay
+from lightning_diffaug.refill.protocol import Refill, Request, WhenShort
 from lightning_diffaug.refill.status import Status
 
 log = logging.getLogger(__name__)
-
-WhenShort = Literal["reuse", "wait", "real", "error"]
 
 _LOOK_SECONDS = 0.05
 _BEAT_SECONDS = 5.0
 
 
-class Refill(Protocol):
-    """Who fills the pool: the local process, the trainer itself, or nobody."""
-
-    gave_up: str
-    misconfigured: bool
-    """Whether it gave up over a setting: that is the user's to change, no fault of a generator."""
-
-    @property
-    def status(self) -> Status:
-        """What was done so far."""
-        ...
-
-    def pool(self) -> SyntheticPool | None:
-        """The pool; None as long as its name is not known, because the generator is still being fitted."""
-        ...
-
-    def need(self, first: int, stop: int) -> None:
-        """Says which slots are needed now or at the next epoch."""
-        ...
-
-    def poll(self) -> None:
-        """Looks after the filling; called often."""
-        ...
-
-    def close(self) -> None:
-        """Ends it; safe to call again."""
-        ...
-
-
-@dataclass(frozen=True)
-class Request:
-    """What an epoch asks of the pool.
-
-    Attributes:
-        slots: The window's slots.
-        next_stop: End of the next epoch's window.
-        synthetic: Synthetic draws of each class, (C,).
-        pinned: The window that a checkpoint of this epoch froze, or None.
-    """
-
-    slots: range
-    next_stop: int
-    synthetic: np.ndarray[Any, Any]
-    pinned: FrozenWindow | None = None
-
-
 class WindowSupply:
     """Freezes the windows of a run. Lives on the rank that decides (rank 0).
+
+    The first window that a run freezes by itself (the first one after a resume too) is waited for. What a later epoch
+    does when its window is not there, ``when_short`` says. Under ``"reuse"`` it reads the last complete window, that
+    is the newest one: as many consecutive slots as were asked for, all there, none of them beyond those asked for and
+    none before the window read last. The refill meanwhile goes on where it is, rather than at the window asked for, so
+    that with a generator slower than the demand windows slide on as fast as it makes slots. As long as no window was
+    ever complete, the newest slots that are there are read.
 
     Args:
         refill: Who fills the pool.
@@ -111,6 +70,9 @@ class WindowSupply:
         self._ahead = ahead
         self._interrupt = interrupt
         self._first = True
+        self.behind: int | None = None
+        """First slot that the refill makes when the last epoch was short; None when it was not."""
+        self._read: list[int] = []  # in that epoch
         self._lease: Lease | None = None
         self._held = range(0)
         self._beaten = 0.0
@@ -136,10 +98,10 @@ class WindowSupply:
         """
         pinned = request.pinned
         slots: Sequence[int] = request.slots if pinned is None else pinned.slots
-        first = min([*slots, request.slots.start])
+        first = min([*slots, request.slots.start if self.behind is None else self.behind])
         stop = max([*(k + 1 for k in slots), request.next_stop])
         self._refill.need(first, stop)
-        again = self.last_complete if self._when_short in ("reuse", "wait") else []
+        again = [*self.last_complete, *self._read] if self._when_short in ("reuse", "wait") else []
         needed = range(min([first, *again]), stop + self._ahead)
         if not request.synthetic.any() and pinned is None:  # a later epoch may ask for some
             self.segments = []
@@ -151,29 +113,25 @@ class WindowSupply:
             self._refill.need(first, stop)
             self._wait(slots, True, needed)
             present = self._gather(pool, slots)
-        self._first = False
         if pinned is not None and len(present) == len(slots):
             return pinned
-        return self._decide(pool, slots, present, request.synthetic)
+        self._first = False
+        return self._decide(pool, slots, present, request, first)
 
     def _decide(
-        self,
-        pool: SyntheticPool | None,
-        slots: Sequence[int],
-        present: list[int],
-        synthetic: np.ndarray[Any, Any],
+        self, pool: SyntheticPool | None, slots: Sequence[int], present: list[int], request: Request, filled_from: int
     ) -> FrozenWindow:
+        synthetic = request.synthetic
         whole = len(present) == len(slots)
         short = "" if whole else f"{len(slots) - len(present)} of the window's {len(slots)} slots are missing"
         if short and self._when_short == "error":
             raise ShortWindowError(self._explained(short))
+        self.behind, self._read = None, []
         if whole:
             self.last_complete = list(slots)
-        elif self._when_short in ("reuse", "wait") and self.last_complete and pool is not None:
-            if self._gather(pool, self.last_complete) == self.last_complete:
-                present = list(self.last_complete)
-            else:  # dropped or damaged meanwhile: what there is of the window asked for is fresher
-                present = self._gather(pool, present)
+        elif self._when_short in ("reuse", "wait"):
+            present = self._read = [] if pool is None else self._gather_newest(pool, request.slots)
+            self.behind = max([filled_from, *(k + 1 for k in present)])
         rows = self._rows_by_class(len(synthetic))
         absent = (synthetic > 0) & (rows == 0)
         if absent.any() and not short:
@@ -186,6 +144,20 @@ class WindowSupply:
         if short:
             self._say(short)
         return FrozenWindow(present, available.tolist(), short)
+
+    def _gather_newest(self, pool: SyntheticPool, wanted: range) -> list[int]:
+        """Gathers the newest complete window up to `wanted`; where there is none, the newest slots that are there."""
+        size, unusable = len(wanted), set[int]()
+        while True:
+            oldest = min(self.last_complete, default=0)
+            there = [k for k in range(oldest, wanted.stop) if k not in unusable and pool.has(k)]
+            complete = newest_window(there, size)
+            newest = there[-size:] if complete is None else complete
+            gathered = self._gather(pool, newest)
+            if gathered == newest:
+                self.last_complete = self.last_complete if complete is None else complete
+                return newest
+            unusable |= set(newest) - set(gathered)  # damaged, or dropped meanwhile
 
     def _rows_by_class(self, num_classes: int) -> np.ndarray[Any, Any]:
         counts = np.zeros(num_classes, np.int64)
@@ -251,25 +223,34 @@ class WindowSupply:
     def _explained(self, short: str) -> str:
         status = self._refill.status
         why = self._refill.gave_up or (f"last failure: {status.failure}" if status.failure else "")
-        rejections = ", ".join(f"{reason} {count}" for reason, count in status.rejections.items())
-        if rejections and not status.admitted:
-            why = f"every sample was rejected ({rejections}). {why}"
-        return (
-            f"the pool is short: {short}. {why} data.when_short={self._when_short} says what happens; to have more in "
-            "time, raise data.reuse, lower data.window, or give the generator more room (refill.ahead, refill.threads)."
-        )
+        parts = [f"the pool is short: {short}.", why.rstrip(". ") + "." if why else ""]
+        if status.rejections and not status.admitted:
+            gates = ", ".join(f"{gate} {count}" for gate, count in status.rejections.items())
+            parts.append(
+                f"Of {status.rejected} samples made, every sample was rejected ({gates}), so more of them would not "
+                "help: look at what the generator makes (values are to be finite and in [-1, 1]; after a fit: "
+                "generator.fit.steps, generator.fit.lr), or change data.gates."
+            )
+        else:
+            parts.append(
+                "To have more in time, raise data.reuse, lower data.synthetic_fraction, or give the generator more "
+                "room (refill.threads, refill.nice) or less work (generator.num_inference_steps)."
+            )
+        parts.append(f"data.when_short={self._when_short} says what happens.")
+        return " ".join(filter(None, parts))
 
     def _say(self, short: str) -> None:
         what = {
-            "reuse": "the last complete window is used again, absent classes are real",
-            "wait": "the wait was in vain, so the last complete window is used again, absent classes are real",
+            "reuse": "the newest complete window is read, absent classes are real",
+            "wait": "the wait was in vain, so the newest complete window is read, absent classes are real",
             "real": "the missing draws are real ones of the same class",
             "error": "",
         }[self._when_short]
         kind = short.split(" ", 1)[0] if short.startswith("the") else "slots"
         level = logging.DEBUG if kind in self._said else logging.WARNING
         self._said.add(kind)
-        log.log(level, "%s This epoch: %s. It is counted in mix/short_epochs.", self._explained(short), what)
+        again = "" if level == logging.DEBUG else " Later epochs of the kind are counted without a word."
+        log.log(level, "%s This epoch: %s. It is counted in mix/short_epochs.%s", self._explained(short), what, again)
 
     # -- life
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.pool import capacity_slots, first_slot, window_slots
+from lightning_diffaug.pool import capacity_slots, first_slot, newest_window, window_slots
 
 
 def test_window_moves_by_draws_over_reuse() -> None:
@@ -68,3 +68,19 @@ def test_capacity_always_holds_one_window() -> None:
     assert capacity_slots(None, 1024, 64) is None
     assert capacity_slots(2048, 1024, 64) == 32
     assert capacity_slots(100, 100, 64) == 2  # a window of 100 samples is two slots
+
+
+@pytest.mark.parametrize(
+    ("there", "size", "found"),
+    [
+        ([], 1, None),
+        ([4], 1, [4]),
+        ([0, 1, 2], 3, [0, 1, 2]),
+        ([0, 1, 2, 3, 5, 6], 3, [1, 2, 3]),
+        ([0, 1, 2, 5, 6, 7], 3, [5, 6, 7]),
+        ([0, 2, 4, 6], 2, None),
+        ([0, 1], 3, None),
+    ],
+)
+def test_the_newest_window_is_the_last_complete_run(there: list[int], size: int, found: list[int] | None) -> None:
+    assert newest_window(there, size) == found

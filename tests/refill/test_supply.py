@@ -13,9 +13,11 @@ from refill_toys import SLOT, Faulty, Steady, job_for
 
 from lightning_diffaug.errors import ConfigurationError, ShortWindowError
 from lightning_diffaug.pool import EpochCache, SyntheticPool
+from lightning_diffaug.pool.frozen import FrozenWindow
 from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.protocol import Request
 from lightning_diffaug.refill.status import Status
-from lightning_diffaug.refill.supply import Request, WindowSupply
+from lightning_diffaug.refill.supply import WindowSupply
 
 
 class Hand:
@@ -105,7 +107,7 @@ def test_when_short_decides(tmp_path: Path, when_short: str, caplog: pytest.LogC
         assert window.slots == [1]
         assert window.available == [0.5] * 3
     else:
-        assert window.slots == [0, 1], "the last complete one"
+        assert window.slots == [0, 1], "the newest complete one"
         assert window.available == [1.0] * 3
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
@@ -171,10 +173,12 @@ def test_a_class_without_rows_is_real_and_counted_as_short(tmp_path: Path) -> No
 
 def test_a_pool_of_rejected_samples_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hand = Hand(tmp_path, Faulty("nan"), makes=range(9))
-    hand.status = Status(phase="fill", generated=64, rejections={"finite": 64})
+    hand.status = Status(phase="fill", generated=64, rejections={"finite": 60, "range": 4})
     supply = _supply(hand, tmp_path, timeout=30)
     assert supply.freeze(_request(range(0, 2))).available == [0.0] * 3
-    assert "every sample was rejected (finite 64)" in caplog.text
+    assert "Of 64 samples made, every sample was rejected (finite 60, range 4)" in caplog.text
+    assert "data.gates" in caplog.text
+    assert "data.reuse" not in caplog.text, "which would not help"
     supply.close()
 
 
@@ -248,7 +252,7 @@ def test_a_wrong_setting_ends_training_before_its_first_window_and_not_later(tmp
     hand.known = True
     hand.publish(0, 1)
     assert supply.freeze(_request(range(0, 2))).slots == [0, 1], "the pool has what is needed"
-    assert supply.freeze(_request(range(1, 3))).slots == [0, 1], "training goes on with the last complete one"
+    assert supply.freeze(_request(range(1, 3))).slots == [0, 1], "training goes on with the newest complete one"
     supply.close()
 
 
@@ -274,15 +278,112 @@ def test_the_last_complete_window_is_leased_as_long_as_it_may_be_needed(tmp_path
     hand = Hand(tmp_path, makes=range(2))
     supply = _supply(hand, tmp_path)
     supply.freeze(_request(range(0, 2)))
-    assert supply.freeze(_request(range(4, 6))).slots == [0, 1]
-    (lease,) = hand.live.live_leases()
-    assert lease.window == range(0, 7)
-    assert hand.live.drop_beyond(1) == []
-    assert hand.needed[-1] == (4, 7), "only kept, not made again"
+    for slots in (range(4, 6), range(6, 8)):
+        assert supply.freeze(_request(slots)).slots == [0, 1]
+        (lease,) = hand.live.live_leases()
+        assert lease.window == range(0, slots.stop + 1)
+        assert hand.live.drop_beyond(1) == []
+        assert hand.needed[-1] == (4, slots.stop + 1), "the old window is only kept; the refill goes on where it is"
     supply.close()
 
 
-def test_where_the_last_complete_window_is_gone_the_part_of_the_new_one_is_read(tmp_path: Path) -> None:
+def test_with_a_generator_slower_than_the_demand_windows_slide_as_fast_as_it_makes_slots(tmp_path: Path) -> None:
+    """The demand moves by three slots an epoch, the generator makes one; later it catches up."""
+
+    class Slow(Hand):
+        pace = 1
+
+        def epoch(self) -> None:
+            first, stop = self.needed[-1]
+            self.publish(*[k for k in range(first, stop) if not self.live.has(k)][: self.pace])
+
+    def demand(epoch: int) -> Request:
+        return Request(range(3 * epoch, 3 * epoch + 4), 3 * epoch + 7, np.array([4, 2, 2]))
+
+    hand = Slow(tmp_path, makes=range(4))
+    supply = _supply(hand, tmp_path)
+    supply.freeze(demand(0))
+    hand.makes, read = [], []
+    for epoch in range(1, 8):
+        hand.epoch()
+        window = supply.freeze(demand(epoch))
+        assert window.short
+        assert window.slots == _slots(supply) == supply.last_complete
+        read.append(window.slots)
+    assert read == [list(range(k, k + 4)) for k in range(1, 8)]
+    assert hand.live.live_leases()[0].window.start == 6, "what is behind the window read last may go"
+    hand.pace = 6
+    for epoch in range(8, 20):
+        hand.epoch()
+        window = supply.freeze(demand(epoch))
+        if not window.short:
+            break
+    assert window.slots == list(range(3 * epoch, 3 * epoch + 4)), "it has caught up"
+    assert hand.live.slots() == list(range(3 * epoch + 4)), "no slot was left out"
+    supply.freeze(_request(range(60, 64)))
+    assert hand.needed[-1] == (60, 65), "a run that is not behind asks for what it needs alone"
+    supply.close()
+
+
+def test_a_complete_window_that_others_made_is_read_if_it_is_newer(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(2))
+    supply = _supply(hand, tmp_path)
+    supply.freeze(_request(range(0, 2)))
+    hand.publish(3, 4, 6, 9, 10)
+    assert supply.freeze(_request(range(7, 9))).slots == [3, 4], "not 6 alone, and nothing beyond what was asked for"
+    hand.live.path(3).unlink()
+    assert supply.freeze(_request(range(8, 10))).slots == [6, 9], "never an older one: the newest that are there"
+    supply.close()
+
+
+def test_as_long_as_no_window_was_complete_what_is_there_is_read(tmp_path: Path) -> None:
+    hand = Hand(tmp_path)
+    hand.publish(0, 1)
+    supply = _supply(hand, tmp_path)
+    assert supply.freeze(_request(range(0, 4))).slots == [0, 1]
+    hand.publish(2)
+    assert supply.freeze(_request(range(6, 10))).slots == [0, 1, 2], "the demand has left them, the generator not"
+    assert hand.needed[-1] == (2, 11)
+    assert hand.live.live_leases()[0].window.start == 0
+    hand.publish(3, 4)
+    assert supply.freeze(_request(range(12, 16))).slots == [1, 2, 3, 4]
+    supply.close()
+
+
+def test_a_damaged_slot_of_the_newest_window_is_not_read(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(2))
+    supply = _supply(hand, tmp_path)
+    supply.freeze(_request(range(0, 2)))
+    hand.publish(2, 3)
+    _damage(hand.live.path(3), "flipped")
+    assert supply.freeze(_request(range(4, 6))).slots == [1, 2]
+    assert _slots(supply) == [1, 2]
+    supply.close()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_first_window_after_a_resume_is_waited_for_too(resumed: bool, tmp_path: Path) -> None:
+    """The window that the checkpoint froze is there at once, and the process that makes the next is only starting."""
+
+    class Starting(Hand):
+        def poll(self) -> None:
+            super().poll()
+            if self.polls == 12:
+                self.publish(2)
+
+    hand = Starting(tmp_path)
+    hand.publish(0, 1)
+    supply = _supply(hand, tmp_path, timeout=30, last_complete=[0, 1])
+    pinned = FrozenWindow([0, 1], [1.0] * 3)
+    if resumed:
+        assert supply.freeze(Request(range(0, 2), 3, np.array([4, 2, 2]), pinned)) == pinned
+    assert supply.freeze(_request(range(1, 3))).short == ""
+    hand.makes = []
+    assert supply.freeze(_request(range(2, 4))).short, "later ones are not"
+    supply.close()
+
+
+def test_where_the_last_complete_window_is_gone_the_newest_slots_are_read(tmp_path: Path) -> None:
     hand = Hand(tmp_path, makes=range(2))
     supply = _supply(hand, tmp_path)
     supply.freeze(_request(range(0, 2)))
@@ -290,7 +391,7 @@ def test_where_the_last_complete_window_is_gone_the_part_of_the_new_one_is_read(
     hand.makes = []
     hand.publish(4)
     window = supply.freeze(_request(range(4, 6)))
-    assert window.slots == [4]
-    assert _slots(supply) == [4]
+    assert window.slots == [1, 4]
+    assert _slots(supply) == [1, 4]
     assert window.short
     supply.close()
