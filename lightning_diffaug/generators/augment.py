@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_diffaug.errors import ConfigurationError
+
+AUGMENT = "augment"
+"""Key of the condition that says how a sample was augmented: float32 ``(n, PARAMETERS)``, 0 for not at all."""
+
+PARAMETERS = 5
+"""Values that describe what was done to a sample, see `RandomAffine.described`."""
+
 
 @dataclass(frozen=True)
 class RandomAffine:
@@ -33,11 +41,30 @@ class RandomAffine:
         """Transforms ``x`` (n, C, H, W) float32 in [-1, 1]; `rng` is a CPU generator."""
         if self.p == 0.0 or not len(x):
             return x
-        n, _, height, width = x.shape
+        return self.moved(x, *self.drawn(len(x), rng))
+
+    def drawn(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws for n samples whether each is transformed, bool (n,), and how, float32 (n, 4) in [-1, 1].
+
+        The columns are rotation, translation along x and y, and size, as shares of the largest.
+        """
         # One draw for all samples, so that changing p does not change the parameters of the others.
         u = torch.rand(n, 5, generator=rng)
-        active = u[:, 0] < self.p
-        angle, shift_x, shift_y, size = (2.0 * u[:, 1:] - 1.0).unbind(1)
+        return u[:, 0] < self.p, 2.0 * u[:, 1:] - 1.0
+
+    def moved(self, x: Tensor, active: Tensor, how: Tensor) -> Tensor:
+        """Transforms ``x`` as `drawn` says.
+
+        Raises:
+            ConfigurationError: The samples are no images.
+        """
+        if x.ndim != 4:
+            raise ConfigurationError(
+                f"samples of shape {tuple(x.shape[1:])} are not images (C, H, W), and the augmentation inside the fit "
+                "rotates, shifts and scales images. Set generator.fit.augment_p=0."
+            )
+        _, _, height, width = x.shape
+        angle, shift_x, shift_y, size = how.unbind(1)
         angle = angle * math.radians(self.degrees)
         zoom = 1.0 + size * self.scale
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
@@ -55,3 +82,17 @@ class RandomAffine:
         moved = functional.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=False)
         moved = moved.clamp(-1.0, 1.0)
         return torch.where(active.to(x.device)[:, None, None, None], moved, x)
+
+    def described(self, active: Tensor, how: Tensor) -> Tensor:
+        """What was done to each sample, for a denoiser that is told (Karras et al. 2022, appendix F.1).
+
+        Returns:
+            float32 (n, `PARAMETERS`): cos − 1 and sin of the rotation, which has no jump at half a turn, in units of
+            the largest angle up to one radian; translation along x and y and size as shares of the largest. 0 is
+            nothing done.
+        """
+        angle, *rest = how.unbind(1)
+        angle = angle * math.radians(self.degrees)
+        unit = min(math.radians(self.degrees), 1.0) or 1.0
+        columns = [(torch.cos(angle) - 1.0) / unit, torch.sin(angle) / unit, *rest]
+        return torch.where(active[:, None], torch.stack(columns, 1), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,7 +14,7 @@ from lightning_diffaug.generators.schedulers import check_prediction_type
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a denoiser is fitted. Every value is part of the fit's fingerprint.
+    """How a denoiser is fitted. Every value but one is part of the fit's fingerprint.
 
     Attributes:
         steps: Optimiser steps.
@@ -35,9 +36,19 @@ class FitSettings:
         augment_degrees: Largest rotation.
         augment_pixels: Largest translation, in pixels.
         augment_scale: Largest relative change of size.
+        augment_as: ``"fitted"``: augmented samples are fitted like others, and made. ``"condition"``: the denoiser is
+            told how a sample was augmented, and asked for plain ones (Karras et al. 2022, appendix F.1).
+        min_snr: The γ of min-SNR weighting of the loss over timesteps (Hang et al. 2023; 5 there); None: all alike.
+        hold_out: Share of the real training samples, of each class, that the fit is judged by instead of fitted; 0
+            judges nothing. The weights with the lowest loss on it are kept.
+        patience: Checks without a lower loss after which the fit stops early; None: never.
+        check_every: Steps between checks.
+        precision: ``"32-true"``, ``"bf16-mixed"``, or ``"auto"``: the latter on a CUDA device that has it.
+        checkpoint_every: Seconds between checkpoints, from which an interrupted fit goes on; None: no checkpoints. The
+            only value that is not part of the fingerprint, as it changes no weight.
 
     Raises:
-        ConfigurationError: A value is out of its range.
+        ConfigurationError: A value is out of its range, or has no effect with the others.
     """
 
     steps: int = 500
@@ -58,6 +69,13 @@ class FitSettings:
     augment_degrees: float = 15.0
     augment_pixels: float = 1.0
     augment_scale: float = 0.1
+    augment_as: str = "fitted"
+    min_snr: float | None = None
+    hold_out: float = 0.0
+    patience: int | None = None
+    check_every: int = 50
+    precision: str = "auto"
+    checkpoint_every: float | None = 30.0
 
     def __post_init__(self) -> None:
         if self.channels is not None:
@@ -65,17 +83,30 @@ class FitSettings:
             object.__setattr__(self, "channels", check_channels(self.channels))
         check_prediction_type(self.prediction_type)
         for name, low, high, meaning in _RANGES:
-            value = getattr(self, name)
-            whole = isinstance(getattr(FitSettings, name), int)
+            value, default = getattr(self, name), getattr(FitSettings, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            whole = isinstance(default, int) or name == "patience"
             kinds = (int,) if whole else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 raise ConfigurationError(
                     f"fit.{name}={value!r} is not {'a whole number ' if whole else ''}in [{low}, {high}]: it "
                     f"is {meaning}. Set generator.fit.{name} to such a value, such as the default "
-                    f"{getattr(FitSettings, name)}."
+                    f"{'null' if default is None else default}."
                 )
             if not whole:  # 1 and 1.0 are the same fit, so they must have the same fingerprint
                 object.__setattr__(self, name, float(value))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(
+                    f"fit.{name}={getattr(self, name)!r} is unknown. Set generator.fit.{name} to one of "
+                    f"{', '.join(choices)}."
+                )
+        if self.patience is not None and self.hold_out == 0.0:
+            raise ConfigurationError(
+                f"fit.patience={self.patience} has no effect: nothing is kept aside to judge the fit by. Set "
+                "generator.fit.hold_out to e.g. 0.1, or generator.fit.patience=null."
+            )
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | FitSettings | None) -> FitSettings:
@@ -100,6 +131,24 @@ class FitSettings:
         """Plain values for a JSON file."""
         return {**asdict(self), "channels": None if self.channels is None else list(self.channels)}
 
+    def key(self) -> dict[str, Any]:
+        """The values that the fitted weights depend on, for a fingerprint."""
+        unused = {"checkpoint_every", *(("check_every",) if self.hold_out == 0.0 else ())}
+        return {name: value for name, value in self.to_json().items() if name not in unused}
+
+
+def learning_rate(step: int, settings: FitSettings) -> float:
+    """Learning rate of a step as a share of the peak: linear warm-up, then a cosine down to `lr_final`."""
+    warmup = min(settings.warmup_steps, settings.steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, settings.steps - 1 - warmup)
+    return settings.lr_final + (1.0 - settings.lr_final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+_OPTIONAL = ("min_snr", "patience", "checkpoint_every")
+_CHOICES = {"augment_as": ("fitted", "condition"), "precision": ("auto", "32-true", "bf16-mixed")}
+
 
 _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("steps", 1, 10**8, "the number of optimiser steps"),
@@ -117,4 +166,9 @@ _RANGES: tuple[tuple[str, float, float, str], ...] = (
     ("augment_degrees", 0.0, 180.0, "the largest rotation in degrees"),
     ("augment_pixels", 0.0, 10**4, "the largest translation in pixels"),
     ("augment_scale", 0.0, 0.9, "the largest relative change of size"),
+    ("min_snr", 1e-6, 1e9, "the signal-to-noise ratio above which timesteps weigh less, or null"),
+    ("hold_out", 0.0, 0.5, "the share of the real training samples that the fit is judged by"),
+    ("patience", 1, 10**6, "the number of checks without a lower loss before the fit stops, or null"),
+    ("check_every", 1, 10**8, "the number of steps between checks"),
+    ("checkpoint_every", 0.0, 1e9, "the number of seconds between checkpoints, or null"),
 )

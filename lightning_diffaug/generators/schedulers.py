@@ -257,6 +257,14 @@ class ForwardProcess:
             return x_t, x_0
         return x_t, noise if self.prediction_type == "epsilon" else self._scheduler.get_velocity(x_0, noise, t)
 
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio of timesteps (n,): the squared signal over the squared noise."""
+        if self._scheduler is None:
+            u = t / TRAIN_TIMESTEPS
+            return ((1.0 - u) / u) ** 2
+        signal: Tensor = self._scheduler.alphas_cumprod.to(t.device)[t]
+        return signal / (1.0 - signal)
+
     def level(self, t: float) -> Level:
         """Noise level at a timestep in [-1, T), also between whole ones; at -1 there is no noise."""
         if self._scheduler is None:
