@@ -1,19 +1,19 @@
-"""``python -m lightning_diffaug.refill job.json``: the one entry point of every launcher."""
+"""``python -m lightning_diffaug.refill job.json``: the one entry point of every launcher.
+
+What this module imports is light: the manners come before the seconds in which torch is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import signal
 from pathlib import Path
 
-from lightning_diffaug.errors import ConfigurationError, PoolError
 from lightning_diffaug.refill.background import become_background
-from lightning_diffaug.refill.job import Job
-from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_STORAGE, STATUS, Reporter
-from lightning_diffaug.refill.worker import work
 
 
 def main() -> int:
@@ -22,14 +22,28 @@ def main() -> int:
     parser.add_argument("job", type=Path, help="job.json, as a run's DataModule writes it")
     parser.add_argument("--started-by-thread", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    manners = json.loads(arguments.job.read_text(encoding="utf-8"))
+    become_background(manners["parent_pid"], manners["nice"], arguments.started_by_thread)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    job = Job.read(arguments.job)
-    become_background(job.parent_pid, job.nice, job.threads, arguments.started_by_thread)
+    try:
+        return _work(arguments.job)
+    except KeyboardInterrupt:  # SIGTERM
+        return 128 + signal.SIGTERM
+
+
+def _work(path: Path) -> int:
+    import torch
+
+    from lightning_diffaug.errors import ConfigurationError, PoolError
+    from lightning_diffaug.refill.job import Job
+    from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_STORAGE, STATUS, Reporter
+    from lightning_diffaug.refill.worker import work
+
+    job = Job.read(path)
+    torch.set_num_threads(job.threads)
     reporter = Reporter(Path(job.run_dir) / STATUS)
     try:
         work(job, reporter)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGTERM
     except Exception as error:
         logging.exception("the refill ends")
         reporter.status.failure = f"{type(error).__name__}: {error}"

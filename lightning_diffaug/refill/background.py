@@ -1,4 +1,4 @@
-"""Manners of a background process: low priority, bounded threads, and no life of its own after its parent's."""
+"""Manners of a background process: low priority, and no life of its own after its parent's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import sys
 import threading
 import time
 
-import torch
-
 _PR_SET_PDEATHSIG = 1
 
 
-def become_background(parent_pid: int, nice: int, threads: int, thread_bound: bool) -> None:
-    """Lowers the priority of this process, bounds its threads and ties its life to the parent's.
+def become_background(parent_pid: int, nice: int, thread_bound: bool) -> None:
+    """Lowers the priority of this process and ties its life to the parent's.
 
     It ends in order on SIGTERM. A watching thread ends it when the parent process is gone; on Linux the kernel does so
     too, also while native code holds the interpreter.
@@ -24,18 +22,16 @@ def become_background(parent_pid: int, nice: int, threads: int, thread_bound: bo
     Args:
         parent_pid: The trainer's process.
         nice: Niceness to add, 0 … 19.
-        threads: Threads that torch computes with.
         thread_bound: Whether it was started by another than the trainer's main thread: the kernel's signal would
             come when that thread ends, so it is not asked for.
     """
+    with contextlib.suppress(OSError):
+        os.nice(nice)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then closes us
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt: what is half done is removed
     if sys.platform == "linux" and not thread_bound:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(parent_pid,), daemon=True, name="parent-watch").start()
-    with contextlib.suppress(OSError):
-        os.nice(nice)
-    torch.set_num_threads(threads)
 
 
 def _end_with(parent_pid: int) -> None:

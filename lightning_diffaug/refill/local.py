@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_diffaug.errors import PoolError
+from lightning_diffaug.errors import ConfigurationError, PoolError
 from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fitted import remove_unfinished
@@ -39,9 +39,17 @@ class LocalRefill:
         job: The run's order; written to its run folder.
         generator: The generator that the job names; only asked what it is called.
         settings: Bounds of supervision.
+
+    Raises:
+        ConfigurationError: This system has no process groups (Windows).
     """
 
     def __init__(self, job: Job, generator: Any, settings: RefillSettings) -> None:
+        if not hasattr(os, "killpg"):
+            raise ConfigurationError(
+                f"refill={settings.mode} starts a process whose priority and end need a POSIX system, and this is "
+                f"{sys.platform}. Run it on Linux or macOS (on Windows: in WSL), or set data.synthetic_fraction=0."
+            )
         self._job = job
         self._pool = job.find_pool(generator)
         self._settings = settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,8 +19,10 @@ import pytest
 import torch
 from refill_toys import SLOT, Faulty, Fitted, FullDisk, Server, Steady, job_for, watched
 
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.refill.fill_slot import fill_slot
 from lightning_diffaug.refill.local import LocalRefill
+from lightning_diffaug.refill.settings import RefillSettings
 
 Start = Callable[..., LocalRefill]
 
@@ -237,3 +240,30 @@ def test_what_the_generator_itself_started_is_ended_too(tmp_path: Path, start: S
     while psutil.pid_exists(helper) and psutil.Process(helper).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_the_priority_is_lowered_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    """The import of torch alone takes seconds of a core."""
+    job = job_for(Steady(), tmp_path, nice=7).write(tmp_path / "job.json")
+    script = f"""
+import os, runpy, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.nice(0), flush=True)
+            os._exit(0)
+
+assert "torch" not in sys.modules
+sys.meta_path.insert(0, Watch())
+sys.argv = ["refill", {str(job)!r}]
+runpy.run_module("lightning_diffaug.refill", run_name="__main__")
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert int(found.stdout) == os.nice(0) + 7, found.stderr
+
+
+def test_a_system_without_process_groups_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "killpg")
+    with pytest.raises(ConfigurationError, match=r"refill=local .*POSIX.*WSL"):
+        LocalRefill(job_for(Steady(), tmp_path), Steady(), RefillSettings())
