@@ -17,19 +17,28 @@ class Ranks:
         local_rank: Rank on this node; 0 leads the node.
         world_size: Ranks in all.
         strategy: Lightning's strategy, which broadcasts; None for a single process.
+        gpus: Indices of the GPUs on this node that training computes on, this process's own first.
     """
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
     strategy: Any = None
+    gpus: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, trainer: Any) -> Ranks:
         """The ranks of a trainer; a single one where there is none."""
-        if trainer is None or trainer.world_size == 1:
+        if trainer is None:
             return cls()
-        return cls(trainer.global_rank, trainer.local_rank, trainer.world_size, trainer.strategy)
+        own = trainer.strategy.root_device
+        gpus: tuple[int, ...] = ()
+        if own.type == "cuda":
+            first = own.index or 0
+            gpus = (first, *(index for index in trainer.device_ids if index != first))
+        if trainer.world_size == 1:
+            return cls(gpus=gpus)
+        return cls(trainer.global_rank, trainer.local_rank, trainer.world_size, trainer.strategy, gpus)
 
     @property
     def leads(self) -> bool:

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates import Finite, InRange
+from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.mixing import quotas, targets
 from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
 from lightning_diffaug.naming import build, name_of
@@ -135,12 +136,13 @@ def _say_what_gives(sampler: MixSampler) -> None:
 
 def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: str, ranks: Ranks) -> Refill:
     _remove_left_behind(pool.cache_dir)
-    settings = pool.refill
+    settings, devices = pool.refill, ranks.gpus
     named = _named(pool.generator, settings)
     generator = pool.generator
     if isinstance(generator, Mapping):
         with untouched_rng():
             generator = build(name_of(generator))
+    tell_trainer_devices(generator, devices)
     gates = pool.gates if pool.gates is not None else (Finite(), InRange())
     planner = _planner(pool.planner, mix, data, generator, pool.pool_seed)
     gate_names = [name_of(gate, "gates") for gate in gates]
@@ -166,6 +168,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         ahead=settings.slots_ahead,
         nice=settings.nice,
         threads=settings.threads,
+        trainer_devices=list(devices),
         duty=settings.working_share,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
     )

@@ -14,6 +14,8 @@ from lightning_diffaug.generators import weights
 from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import Architecture, class_condition
+from lightning_diffaug.generators.device import named_device, resolve_device
+from lightning_diffaug.generators.execution import Execution
 from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.latents import LATENT, latent_snapshot
@@ -26,27 +28,6 @@ from lightning_diffaug.generators.sources import INVERTED, check_source
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
     from lightning_diffaug.spec import SampleSpec
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that a setting names; ``"auto"`` is the last CUDA device where there is one, else the CPU.
-
-    The last one: a trainer takes the first unless told otherwise.
-
-    Raises:
-        ConfigurationError: There is no such device.
-    """
-    try:
-        if device == "auto":
-            count = torch.cuda.device_count()
-            return torch.device("cuda", count - 1) if count else torch.device("cpu")
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"device={device!r} cannot be used here ({error}). Set generator.device to auto or cpu."
-        ) from error
-    return resolved
 
 
 class DiffusionGenerator:
@@ -82,7 +63,10 @@ class DiffusionGenerator:
             in the space of the data.
         seed: Of the fit. The seeds of samples are given to `generate`.
         batch_size: Most samples denoised at a time.
-        device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …
+        device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …; see `device.choose_device`.
+        dtype: As the next two, see `Execution`.
+        channels_last: Memory layout.
+        compile: Whether the denoiser is compiled.
         fit: `FitSettings`, or its fields by name.
 
     Raises:
@@ -110,6 +94,9 @@ class DiffusionGenerator:
         seed: int = 0,
         batch_size: int = 256,
         device: str = "auto",
+        dtype: str = "auto",
+        channels_last: bool | str = "auto",
+        compile: bool = False,
         fit: Mapping[str, Any] | FitSettings | None = None,
     ) -> None:
         self.fit_settings = FitSettings.of(fit)
@@ -133,6 +120,8 @@ class DiffusionGenerator:
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
+        self.execution = Execution(dtype, channels_last, compile)
+        self.trainer_devices: Sequence[int] = ()
         varied = self.controls.strength < 1.0 or repaint is not None
         self._source_setting = source
         self.source = ("image" if varied else "noise") if source == "auto" else source
@@ -163,6 +152,7 @@ class DiffusionGenerator:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
+            **vars(self.execution),
             "fit": self.fit_settings.to_json(),
         }
 
@@ -187,6 +177,7 @@ class DiffusionGenerator:
             "inversion_steps": self.inversion_steps if self.source in INVERTED else None,
             "repaint": self.repaint,
             "sampler_version": SAMPLER_VERSION,
+            **self.execution.on(named_device(self.device, self.trainer_devices)).key(),
         }
 
     def fit(self, snapshot: Snapshot, folder: Path, progress: Callable[[int, int], None]) -> None:
@@ -199,7 +190,7 @@ class DiffusionGenerator:
         channels, shape = _joint_shape(snapshot.spec)
         settings, data, latent = self.fit_settings, snapshot, None
         if self.codec is not None:
-            codec = VaeCodec.load(Path(self.codec), resolve_device(self.device))
+            codec = VaeCodec.load(Path(self.codec), self._device())
             data, scale = latent_snapshot(snapshot, list(channels), codec)
             latent = {"scale": scale, "shape": list(shape)}
             shape = data.spec[LATENT].shape
@@ -216,7 +207,7 @@ class DiffusionGenerator:
             list(channels) if latent is None else [LATENT],
             settings,
             self.seed,
-            resolve_device(self.device),
+            self._device(),
             progress,
         )
         weights.save(
@@ -255,7 +246,7 @@ class DiffusionGenerator:
             architecture = Architecture.from_json(description["denoiser"])
             denoiser: Any = architecture.build()
         denoiser.load_state_dict(state)
-        device, latent = resolve_device(self.device), description.get("latent")
+        device, latent = self._device(), description.get("latent")
         if (latent is None) != (self.codec is None):
             raise GeneratorError(
                 f"{folder} was fitted {'without' if latent is None else 'with'} a codec. Set generator.codec as it was."
@@ -264,8 +255,9 @@ class DiffusionGenerator:
         if self.codec is not None and latent is not None:
             codec, shape = VaeCodec.load(Path(self.codec), device, latent["scale"]), tuple(latent["shape"])
         self._channels = dict(description["channels"])
+        execution, denoiser = self.execution.on(device), denoiser.to(device).eval().requires_grad_(False)
         self._sampler = Sampler(
-            denoiser=denoiser.to(device).eval().requires_grad_(False),
+            denoiser=execution.prepare(denoiser, self._alive),
             prediction_type=self.fit_settings.prediction_type,
             scheduler=self.scheduler,
             controls=self.controls,
@@ -300,11 +292,17 @@ class DiffusionGenerator:
         joint = torch.split(samples, list(self._channels.values()), dim=1)
         return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
 
-    def _step_done(self, step: int, total: int, x: Tensor) -> None:
+    def _device(self) -> torch.device:
+        return resolve_device(self.device, self.trainer_devices)
+
+    def _alive(self) -> None:
         if self.on_progress is not None:
-            if x.is_cuda:  # what was only queued so far is no progress, and counts as the generator's time
-                torch.cuda.synchronize(x.device)
             self.on_progress()
+
+    def _step_done(self, step: int, total: int, x: Tensor) -> None:
+        if self.on_progress is not None and x.is_cuda:
+            torch.cuda.synchronize(x.device)  # what was only queued so far is no progress
+        self._alive()
 
 
 def _joint_shape(spec: SampleSpec) -> tuple[dict[str, int], tuple[int, ...]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import pipeline_model as models
 from lightning_diffaug.generators import pipeline_parts as parts
-from lightning_diffaug.generators.diffusion import resolve_device
+from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline_load import beating, load_pipeline
 from lightning_diffaug.generators.pipeline_prompts import class_prompts
 from lightning_diffaug.generators.pipeline_run import PIPELINE_VERSION, PipelineRun
@@ -40,7 +40,7 @@ class PipelineGenerator:
         download: Fetch a hub id that is not in the hub's cache; by default nothing is downloaded.
         task: One of `pipeline_settings.TASKS`. Image-to-image, inpainting and controlnet start from real samples.
         dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``; ``"auto"`` is bfloat16 on a GPU and float32 on a CPU.
-        device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …
+        device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …; see `device.choose_device`.
         scheduler: One of `schedulers.SCHEDULERS`; None: the model's own.
         num_inference_steps: Steps of a whole reverse process.
         guidance_scale: Weight of classifier-free guidance; up to 1 is none. Distilled models take it as they were
@@ -134,6 +134,7 @@ class PipelineGenerator:
         self._class_names: tuple[str, ...] = ()
         self._prompts = Prompts(prompts)
         self.on_progress: Callable[[], None] = lambda: None
+        self.trainer_devices: Sequence[int] = ()
 
     @property
     def source(self) -> str:
@@ -261,7 +262,7 @@ class PipelineGenerator:
         return self._run
 
     def _pipeline(self) -> Any:
-        given, device = self._settings, resolve_device(self._settings["device"])
+        given, device = self._settings, self._device()
         pipe, download = self._loaded(self._dtype()), given["download"]
         if given["scheduler"] is not None:
             parts.set_scheduler(pipe, given["scheduler"])
@@ -283,13 +284,16 @@ class PipelineGenerator:
             given["safety_checker"],
         )  # fmt: skip
 
+    def _device(self) -> torch.device:
+        return resolve_device(self._settings["device"], self.trainer_devices)
+
     def _prepare(self, pipe: Any) -> None:
         """For a subclass that adds what it learned."""
 
     def _dtype(self) -> torch.dtype:
         name = self._settings["dtype"]
         if name == "auto":
-            name = "bfloat16" if resolve_device(self._settings["device"]).type == "cuda" else "float32"
+            name = "bfloat16" if self._device().type == "cuda" else "float32"
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype

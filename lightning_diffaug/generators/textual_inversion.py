@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
-from lightning_diffaug.generators.diffusion import resolve_device
+from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline import PipelineGenerator
 from lightning_diffaug.generators.pipeline_fit import (
     AdaptSettings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Job:
         ahead: Slots made beyond those that the run needs.
         nice: Niceness of the refill process, 0 … 19.
         threads: Threads it computes with.
+        trainer_devices: GPUs of this node that training computes on, the process that looks after the refill first.
         duty: Share of the time in which the generator may compute, in (0, 1].
         capacity: Slots that the pool may hold, or None.
         private: Name of the run that alone uses the pool, or None for a shared pool.
@@ -67,6 +68,7 @@ class Job:
     ahead: int = 4
     nice: int = 19
     threads: int = 1
+    trainer_devices: list[int] = field(default_factory=list)
     duty: float = 1.0
     capacity: int | None = None
     private: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.naming import build
 from lightning_diffaug.refill.filler import Filler
 from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder
@@ -26,6 +27,7 @@ def work(job: Job, reporter: Reporter) -> None:
     status.phase, status.failure = "starting", ""
     reporter.write()
     generator = build(job.generator)
+    tell_trainer_devices(generator, job.trainer_devices)
     weights = None
     fit_name = job.fit_fingerprint(generator)
     if fit_name is not None:

@@ -91,6 +91,18 @@ class Spinning:
         return drawn(condition, seeds)
 
 
+class Told:
+    """Writes to a file which GPUs training computes on."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.trainer_devices: Sequence[int] = ()
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        Path(self.path).write_text(str(list(self.trainer_devices)))
+        return drawn(condition, seeds)
+
+
 class Faulty:
     """Fails in one way, always or for some slots.
 
