@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
@@ -121,6 +122,11 @@ def _say_what_gives(sampler: MixSampler) -> None:
             "each has the synthetic share asked for in all.",
             float(mix.fraction.extremes[1]), mix.max_class_share,
         )  # fmt: skip
+    if mix.window % mix.slot_size:
+        log.warning(
+            "data.window=%d is no multiple of data.slot_size=%d: a window is whole slots, so an epoch sees %d samples.",
+            mix.window, mix.slot_size, len(sampler.slots(0)) * mix.slot_size,
+        )  # fmt: skip
     if found.clipped:
         log.warning(
             "data.allocation=as_real asks for more synthetic draws of the largest classes than data.balance=classes "
@@ -138,6 +144,8 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
     _remove_left_behind(pool.cache_dir)
     settings, devices = pool.refill, ranks.gpus
     named = _named(pool.generator, settings)
+    if settings.mode != "none":
+        _check_device(named)
     generator = pool.generator
     if isinstance(generator, Mapping):
         with untouched_rng():
@@ -199,6 +207,29 @@ def _named(generator: Any, settings: RefillSettings) -> dict[str, Any] | None:
         if settings.mode != "sync":
             raise
         return None
+
+
+def _check_device(named: Mapping[str, Any] | None) -> None:
+    """Refuses a device that is not there, where the generator has that setting; no device is touched.
+
+    The refill process alone would find it out late, and with a full pool nobody would.
+    """
+    wanted = (named or {}).get("device")
+    if not isinstance(wanted, str) or wanted == "auto":
+        return
+    try:
+        device = torch.device(wanted)
+        count = torch.get_device_module(device).device_count()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"generator.device={wanted} is no device that torch computes on ({str(error).splitlines()[0]}). Set "
+            "generator.device to auto, cpu, or a GPU such as cuda:0."
+        ) from error
+    if (device.index or 0) >= count:
+        raise ConfigurationError(
+            f"generator.device={wanted} is not there: torch finds {count} devices of the kind {device.type} on this "
+            "machine. Set generator.device to auto or cpu."
+        )
 
 
 def _planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any, seed: int) -> dict[str, Any]:
