@@ -1,6 +1,6 @@
 """Denoisers: networks that map (x_t, t, condition) to a prediction."""
 
-from lightning_diffaug.generators.denoisers.architecture import DENOISERS, Architecture
+from lightning_diffaug.generators.denoisers.architecture import DENOISERS, Architecture, check_denoiser
 from lightning_diffaug.generators.denoisers.base import Denoiser, FittedDenoiser
 from lightning_diffaug.generators.denoisers.conditioning import (
     KINDS,
@@ -23,6 +23,7 @@ __all__ = [
     "UNetDenoiser",
     "check_channels",
     "check_condition",
+    "check_denoiser",
     "class_condition",
     "null_condition",
 ]

@@ -155,10 +155,15 @@ def check_kinds(denoiser: str, conditions: Conditions, kinds: Sequence[str]) -> 
     """
     for name, spec in conditions.items():
         if spec.kind not in kinds:
-            raise ConfigurationError(
-                f"the denoiser {denoiser} cannot be told {name!r} as {spec.kind}: it knows {', '.join(kinds)}. Set "
-                "generator.fit.denoiser=auto or dit, or another kind in generator.conditions."
-            )
+            raise unknown_kind(denoiser, name, spec.kind, kinds)
+
+
+def unknown_kind(denoiser: str, name: str, kind: str, kinds: Sequence[str]) -> ConfigurationError:
+    """What is said of a condition that a denoiser has no way to use."""
+    return ConfigurationError(
+        f"the denoiser {denoiser} cannot be told {name!r} as {kind}: it knows {', '.join(kinds)}. Set "
+        "generator.fit.denoiser=auto, or another kind in generator.conditions."
+    )
 
 
 def with_channels(x: Tensor, conditions: Conditions, condition: Condition) -> Tensor:
@@ -190,10 +195,6 @@ class ConditionEmbedding(nn.Module):
                 self.parts.append(nn.Embedding(spec.classes + 1, width))
             else:
                 self.parts.append(nn.Sequential(nn.Linear(spec.shape[0], width), nn.SiLU(), nn.Linear(width, width)))
-
-    def __len__(self) -> int:
-        """How many conditions are embedded."""
-        return len(self._names)
 
     def forward(self, condition: Condition) -> Tensor:
         """(n, width); there must be at least one condition."""

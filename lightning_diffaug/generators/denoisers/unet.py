@@ -1,4 +1,4 @@
-"""UNets of diffusers for images: with class labels, vectors and further channels, and with cross-attention."""
+"""The UNet of diffusers for images, with class, labels, vectors and further channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from lightning_diffaug.generators.denoisers.conditioning import (
 )
 from lightning_diffaug.generators.protocol import Condition
 
-_NORM_GROUPS = 8
+NORM_GROUPS = 8
+"""Groups of the normalisation, which divide every width."""
 
 
 def check_channels(channels: Any) -> tuple[int, ...]:
@@ -39,17 +40,19 @@ def check_channels(channels: Any) -> tuple[int, ...]:
     return tuple(channels)
 
 
-def image_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Widths that suit images of this shape.
+def image_widths(shape: tuple[int, ...], channels: Sequence[int] | None) -> tuple[int, ...]:
+    """Widths of a UNet for images of this shape: those given, or what suits the size.
 
     Raises:
-        ConfigurationError: The samples are no images, or too large ones.
+        ConfigurationError: The samples are no images, or too large ones, or a width does not fit.
     """
     if len(shape) != 3 or min(shape) < 1:
         raise ConfigurationError(
             f"samples of shape {shape} are not images (C, H, W), and the UNet denoises only those. Set "
             "generator.fit.denoiser=auto, or generator to one that is made for this kind of data."
         )
+    if channels is not None:
+        return check_channels(channels)
     size = max(shape[1:])
     if size > 256:
         raise ConfigurationError(
@@ -84,6 +87,8 @@ class UNetDenoiser(nn.Module):
             it cannot be told.
     """
 
+    kinds = ("class", "labels", "vector", "concat")
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -93,10 +98,8 @@ class UNetDenoiser(nn.Module):
         attention: bool | None = None,
     ) -> None:
         super().__init__()
-        check_kinds("unet", conditions, ("class", "labels", "vector", "concat"))
-        widths = image_channels(shape) if channels is None else check_channels(channels)
-        if len(shape) != 3:
-            image_channels(shape)  # says what is wrong
+        check_kinds("unet", conditions, self.kinds)
+        widths = image_widths(shape, channels)
         from diffusers.models.unets.unet_2d import UNet2DModel  # takes seconds, so only where it is used
 
         self.shape, self.conditions = shape, conditions
@@ -117,7 +120,7 @@ class UNetDenoiser(nn.Module):
             down_block_types=("DownBlock2D",) * levels,
             up_block_types=("UpBlock2D",) * levels,
             add_attention=max(shape[1:]) >= 12 if attention is None else attention,
-            norm_num_groups=_NORM_GROUPS,
+            norm_num_groups=NORM_GROUPS,
             **how,
         )
         self.embedding = None if self._class is not None or not told else ConditionEmbedding(told, 4 * widths[0])
