@@ -260,7 +260,7 @@ def test_a_look_beside_the_loop_changes_neither_batches_nor_figures(workers: int
 
 
 def test_what_is_dropped_without_an_end_leaves_no_process(tmp_path: Path) -> None:
-    mixed = _mixed(tmp_path, generator=Noise(), refill="local")
+    mixed = _mixed(tmp_path, generator=Noise(), refill={"nice": 0})
     next(iter(mixed.train_dataloader()))
     assert mixed._run is not None
     del mixed
@@ -288,7 +288,7 @@ def test_trainer_settings_that_a_mix_cannot_follow_are_said(tmp_path: Path, capl
 
 
 def test_validation_alone_starts_nothing(tmp_path: Path) -> None:
-    mixed = _mixed(tmp_path, generator=Noise(), refill="local")
+    mixed = _mixed(tmp_path, generator=Noise(), refill={"nice": 0})
     model = Recorder()
     trainer(tmp_path).validate(model, mixed, verbose=False)
     assert len(model.seen["val"]) == 2

@@ -68,7 +68,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
     from lightning_diffaug import DiffAugDataModule, DiffusionGenerator
 
     def quick(*arguments: Any, **settings: Any) -> Any:
-        return DiffAugDataModule(*arguments, **settings, window=64, cache_dir=tmp_path)
+        return DiffAugDataModule(*arguments, **settings, window=64, refill={"nice": 0}, cache_dir=tmp_path)
 
     monkeypatch.setattr(lightning_diffaug, "DiffAugDataModule", quick, raising=False)
     monkeypatch.setattr(

@@ -22,10 +22,11 @@ def _train(folder: Path, cache: Path, *overrides: str) -> subprocess.CompletedPr
         sys.executable, str(ROOT / "train.py"), *overrides,
         "trainer.max_epochs=2", "+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false",
         "~callbacks.checkpoint", "logger=none", "generator.fit.steps=20", "+generator.fit.channels=[8]",
-        "data.window=64", f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"paths.cache_dir={cache}",
+        "data.window=64", "refill.nice=0",
+        f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"paths.cache_dir={cache}",
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cache.parent, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cache.parent, env=environment, capture_output=True, text=True, timeout=290)
 
 
 @dataclass(frozen=True)

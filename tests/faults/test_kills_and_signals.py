@@ -60,7 +60,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
 
 def _started(process: subprocess.Popen[bytes], out: Path) -> dict[str, int]:
-    until(lambda: (out / "started.json").exists() or process.poll() is not None, 90)
+    until(lambda: (out / "started.json").exists() or process.poll() is not None, 200)
     assert process.poll() is None, (out / "log").read_text()
     return json.loads((out / "started.json").read_text())  # type: ignore[no-any-return]
 
@@ -86,8 +86,9 @@ def _traces(cache: Path) -> list[Path]:
 def test_kill_9_of_the_refill_process_in_a_loop_while_it_fills(tmp_path: Path) -> None:
     job = job_for(Steady(0.005), tmp_path, ahead=0)
     need(job, 400)
-    delays, seen = random.Random(0), 0
-    for _ in range(20):
+    delays, seen, kills = random.Random(0), 0, 0
+    while kills < 20 or seen <= 20:  # a slow disk needs more of them
+        kills += 1
         with worker(job):  # killed at the end of the block
             until(lambda: status(job).pool)
             time.sleep(delays.uniform(0.02, 0.25))
@@ -95,7 +96,6 @@ def test_kill_9_of_the_refill_process_in_a_loop_while_it_fills(tmp_path: Path) -
         slots = pool.slots()
         assert len(slots) >= seen, "nothing that was there is lost"
         seen = len(slots)
-    assert seen > 20
     assert pool.verify() == {}
     recipe = job.recipe(Steady())
     for k in slots:
@@ -103,7 +103,7 @@ def test_kill_9_of_the_refill_process_in_a_loop_while_it_fills(tmp_path: Path) -
         assert shard.n == SLOT
         assert shard.content == fill_slot(k, recipe).content
     missing = set(range(slots[-1])) - set(slots)
-    assert len(missing) <= 20, "at most the slot in the making at each kill"
+    assert len(missing) <= kills, "at most the slot in the making at each kill"
     assert _traces(tmp_path) == [], "what the killed ones left was removed when the pool was opened"
 
 
@@ -122,7 +122,7 @@ def test_kill_9_of_the_trainer_leaves_no_orphan_and_the_next_run_cleans_up(
     assert pids["refill"] in family
     process.kill()
     process.wait()
-    until(lambda: all(_gone(pid) for pid in family), 5)
+    until(lambda: all(_gone(pid) for pid in family), 30)
     cache = tmp_path / "cache"
     assert len(list(cache.glob("runs/*"))) == len(list(cache.glob("epoch_cache/*"))) == 1
     assert len(list(cache.glob("pools/*/leases/*"))) == 1
@@ -138,12 +138,12 @@ def test_kill_9_of_the_trainer_leaves_no_orphan_and_the_next_run_cleans_up(
 def test_kill_9_of_the_trainer_during_the_fit_is_cleaned_up(launch: Launch, tmp_path: Path) -> None:
     process = launch("killed", generator={"_target_": "refill_toys.Fitted", "seconds": 60.0})
     cache = tmp_path / "cache"
-    until(lambda: list(cache.glob("generators/.fit-*")) or process.poll() is not None, 90)
+    until(lambda: list(cache.glob("generators/.fit-*")) or process.poll() is not None, 200)
     family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     assert family
     process.kill()
     process.wait()
-    until(lambda: all(_gone(pid) for pid in family), 5)
+    until(lambda: all(_gone(pid) for pid in family), 30)
     mix = DiffAugDataModule(_real(), Fitted(), 0.5, refill="none", cache_dir=cache)
     mix.train_dataloader()
     mix.close()
@@ -165,14 +165,14 @@ def test_ctrl_c_and_sigterm_end_everything(sent: signal.Signals, fitting: bool, 
     process = launch("ended", generator={"_target_": "refill_toys.Fitted", "seconds": 60.0 if fitting else 0.0})
     cache = tmp_path / "cache"
     if fitting:
-        until(lambda: list(cache.glob("generators/.fit-*")) or process.poll() is not None, 90)
+        until(lambda: list(cache.glob("generators/.fit-*")) or process.poll() is not None, 200)
         time.sleep(0.5)
     else:
         _started(process, tmp_path / "ended")
     family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     assert family
     os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
-    assert process.wait(timeout=20) == (1 if sent == signal.SIGINT else 0), "as Lightning has it"
+    assert process.wait(timeout=60) == (1 if sent == signal.SIGINT else 0), "as Lightning has it"
     assert all(_gone(pid) for pid in family), (tmp_path / "ended" / "log").read_text()
     assert _left(cache) == []
     assert not (tmp_path / "ended" / "report.json").exists()
@@ -183,7 +183,7 @@ def test_two_runs_at_once_share_one_fit_and_one_pool_and_agree(launch: Launch, t
     generator = {"_target_": "refill_toys.Fitted", "diary": str(diary), "seconds": 1.0, "pause": 0.15}
     processes = [launch(name, generator=generator, epochs=6, seconds=0.02) for name in ("one", "two")]
     for name, process in zip(("one", "two"), processes, strict=True):
-        assert process.wait(timeout=90) == 0, (tmp_path / name / "log").read_text()
+        assert process.wait(timeout=200) == 0, (tmp_path / name / "log").read_text()
     one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
     assert len(diary.read_text().splitlines()) == 1
     cache = tmp_path / "cache"

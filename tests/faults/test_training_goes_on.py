@@ -45,15 +45,14 @@ def _refill(mix: DiffAugDataModule) -> LocalRefill:
         (Faulty("quit"), "exit code 7"),
         (Faulty("kill"), "signal SIGKILL"),
         (Faulty("sleep"), "showed no progress"),
-        (Faulty("native"), "showed no progress"),
         (FullDisk(), "full disk"),
     ],
-    ids=["raises", "nan", "shapes", "exits", "killed", "hangs", "hangs in native code", "full disk"],
+    ids=["raises", "nan", "shapes", "exits", "killed", "hangs", "full disk"],
 )
 def test_training_goes_on_with_real_samples(
     generator: Any, words: str, mixed: Mixed, train: Train, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mix = mixed(generator, {"hang_timeout": 1.0})
+    mix = mixed(generator, {"hang_timeout": 1.0} if words == "showed no progress" else {})
     model = train(mix)
     assert len(model.seen["train"]) == 2 * BATCHES
     assert _synthetic(model) == 0

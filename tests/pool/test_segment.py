@@ -171,14 +171,14 @@ def test_a_batch_costs_no_more_than_indexing_the_same_tensors_in_ram(
     torch.set_num_threads(1)  # or a TensorDataset waits for its threads, a hundred times longer on busy cores
     random = np.random.default_rng(0)
     spent: dict[str, list[float]] = {"segment": [], "ram": []}
-    for _ in range(30):  # interleaved, so that a busy machine is busy for both
+    for _ in range(30):  # interleaved, and in time of this process alone: a busy machine is busy for both
         rows = torch.from_numpy(random.integers(0, n, 64))
-        start = time.perf_counter()
+        start = time.process_time()
         segment.take(rows)
-        middle = time.perf_counter()
+        middle = time.process_time()
         ram[rows]
         spent["segment"].append(middle - start)
-        spent["ram"].append(time.perf_counter() - middle)
+        spent["ram"].append(time.process_time() - middle)
     ratio = statistics.median(spent["segment"]) / statistics.median(spent["ram"])
     print(f"{shape}: {ratio:.2f} of the time of a TensorDataset")
     # Tiny images take microseconds, where the check of the row numbers shows (measured: 1.2).
