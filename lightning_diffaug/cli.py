@@ -24,13 +24,18 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig) -> float | None:
     """Runs the demo; Hydra gives the configuration and, with ``-m``, sweeps.
 
-    A run of a sweep that raises leaves ``failed.json`` in its folder, and the sweep goes on.
+    A wrong setting ends it with exit code 1 and a text that says all; other errors show where they came from. A run of
+    a sweep that raises leaves ``failed.json`` in its folder, and the sweep goes on.
     """
     from lightning_diffaug.experiment import run  # after Hydra: --help is quick
 
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode is not RunMode.MULTIRUN:
-        return run(cfg).get("test/acc")
+        try:
+            return run(cfg).get("test/acc")
+        except ConfigurationError as error:
+            log.error("%s", error)
+            sys.exit(1)
     folder = Path(hydra_cfg.runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)  # of an earlier sweep in this folder
     try:

@@ -147,9 +147,11 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
     if settings.mode != "none":
         _check_device(named)
     generator = pool.generator
-    if isinstance(generator, Mapping):
-        with untouched_rng():
+    with untouched_rng():
+        if isinstance(generator, Mapping):
             generator = build(name_of(generator))
+        if settings.mode != "none" and hasattr(generator, "bind"):
+            generator.bind(data.spec, tuple(data.class_names))  # what is wrong is said before anything starts
     tell_trainer_devices(generator, devices)
     gates = pool.gates if pool.gates is not None else (Finite(), InRange())
     planner = _planner(pool.planner, mix, data, generator, pool.pool_seed)
@@ -252,8 +254,10 @@ def _planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any,
                 "which classes the pool holds. Set data.planner=auto."
             )
     source = getattr(generator, "source", None)
-    if source in RealGuidedPlanner.SOURCES:
-        return name_of(RealGuidedPlanner(shares, source, getattr(generator, "repaint", None), seed), "planner")
+    given, derived = getattr(generator, "given", ()), getattr(generator, "derived", {})
+    if given or derived or source in RealGuidedPlanner.SOURCES[1:]:
+        repaint = getattr(generator, "repaint", None)
+        return name_of(RealGuidedPlanner(shares, source or "noise", repaint, seed, given, derived), "planner")
     return name_of(QuotaPlanner(shares), "planner")
 
 

@@ -16,7 +16,7 @@ from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline_load import beating, load_pipeline
 from lightning_diffaug.generators.pipeline_prompts import class_prompts
 from lightning_diffaug.generators.pipeline_run import PIPELINE_VERSION, PipelineRun
-from lightning_diffaug.generators.pipeline_settings import FROM_REAL, additions, check_settings, pixels
+from lightning_diffaug.generators.pipeline_settings import ADDED_FILES, FROM_REAL, additions, check_settings, pixels
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.remote_prompts import Prompts, Texts
 
@@ -160,11 +160,12 @@ class PipelineGenerator:
         key = {name: value for name, value in given.items() if name not in _NOT_OF_A_SAMPLE}
         key |= {"model": self._identity(), "revision": None, "pipeline_version": PIPELINE_VERSION}
         if given["controlnet"] is not None:
-            key["controlnet"] = models.identity(given["controlnet"], None)
+            key["controlnet"] = models.identity(given["controlnet"], None, "generator.controlnet")
         if given["captions"] is not None:
-            key["captions"] = models.identity(given["captions"], None)
-        for kind in ("adapters", "embeddings"):
-            key[kind] = [{**one, "model": models.identity(one["model"], one["revision"])} for one in given[kind]]
+            key["captions"] = models.identity(given["captions"], None, "generator.captions")
+        for kind in ADDED_FILES:
+            of = f"generator.{kind}"
+            key[kind] = [{**one, "model": models.identity(one["model"], one["revision"], of)} for one in given[kind]]
         return key
 
     def _base_key(self) -> dict[str, Any]:
@@ -172,17 +173,16 @@ class PipelineGenerator:
         names = ("variant", "prompts", "names", "size")
         captions = self._settings["captions"]
         key = {name: self._settings[name] for name in names} | {"model": self._identity()}
-        return key | {"captions": None if captions is None else models.identity(captions, None)}
+        return key | {"captions": None if captions is None else models.identity(captions, None, "generator.captions")}
 
     def _identity(self) -> dict[str, str | None]:
         self._check_model()
-        return models.identity(self._settings["model"], self._settings["revision"])
+        return models.identity(self._settings["model"], self._settings["revision"], "generator.model")
 
     def _check_model(self) -> None:
         given = self._settings
-        if given["download"] and given["model"] is not None and models.local(given["model"]) is None:
-            return
-        models.check_present(given["model"], given["revision"])
+        if not models.may_fetch(given["model"], given["download"]):
+            models.check_present(given["model"], given["revision"], variant=given["variant"])
 
     def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """Learns what the samples are; the model is looked for, and loaded later.
@@ -196,8 +196,7 @@ class PipelineGenerator:
         """
         given, audio = self._settings, self._settings["task"] == "audio"
         self._check_model()
-        if given["adapters"]:
-            parts.check_peft("generator.adapters")
+        parts.check_added(given)
         fields = spec.continuous
         shape = fields[0].shape if fields else ()
         fits = len(shape) in (1, 2) if audio else len(shape) == 3 and shape[0] in (1, 3, 4)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,13 +52,17 @@ class AdaptSettings:
     prior_prompt: str = "a photo"
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | None, default: AdaptSettings) -> AdaptSettings:
+    def of(cls, given: Mapping[str, Any] | None, default: AdaptSettings, known: Sequence[str]) -> AdaptSettings:
         """Settings from a mapping; what it lacks is as in `default`.
+
+        Args:
+            given: Name → value.
+            default: Of the method.
+            known: Names that have a meaning for the method.
 
         Raises:
             ConfigurationError: A key is unknown, or a value is out of its range.
         """
-        known = [field.name for field in fields(cls)]
         if unknown := [key for key in given or {} if key not in known]:
             raise ConfigurationError(f"generator.fit.{unknown[0]} is not a setting; there are {', '.join(known)}.")
         settings = replace(default, **dict(given or {}))
@@ -147,19 +151,31 @@ class LatentLoss:
         return functional.mse_loss(predicted.float(), target.float())
 
 
-def check_adaptable(pipe: Any, method: str) -> None:
-    """Refuses pipelines whose loss is another one.
+def check_parts(there: Collection[str], pipeline: str, method: str) -> None:
+    """Refuses pipelines whose loss is another one, by the names of their parts.
 
     Raises:
         ConfigurationError: It has no UNet, or more than one text encoder.
     """
-    parts = pipe.components
-    wanted = all(parts.get(name) is not None for name in ("unet", "vae", "text_encoder", "tokenizer"))
-    if not wanted or parts.get("text_encoder_2") is not None or parts["unet"].config.in_channels != 4:
+    if not {"unet", "vae", "text_encoder", "tokenizer"} <= set(there) or "text_encoder_2" in there:
         raise ConfigurationError(
             f"{method} adapts models with a UNet and one text encoder (Stable Diffusion 1.x and 2.x), and this is a "
-            f"{type(pipe).__name__}. Set generator.model to such a model, or adapt it elsewhere and set "
-            "generator.adapters or generator.embeddings."
+            f"{pipeline}. Set generator.model to such a model, or adapt it elsewhere and set generator.adapters or "
+            "generator.embeddings."
+        )
+
+
+def check_adaptable(pipe: Any, method: str) -> None:
+    """As `check_parts`, of a pipeline that is loaded.
+
+    Raises:
+        ConfigurationError: See there; or its UNet takes more than latents.
+    """
+    check_parts([name for name, part in pipe.components.items() if part is not None], type(pipe).__name__, method)
+    if (channels := pipe.unet.config.in_channels) != pipe.vae.config.latent_channels:
+        raise ConfigurationError(
+            f"{method} adapts models that denoise latents alone, and this one's UNet takes {channels} channels (as "
+            "inpainting models do). Set generator.model to the text-to-image model of its family."
         )
 
 

@@ -108,6 +108,6 @@ def load_pipeline(
             )  # fmt: skip
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise ConfigurationError(absent(model, revision, "generator.model", why)) from error
+        raise ConfigurationError(absent(model, revision, "generator.model", why, variant)) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -15,6 +15,7 @@ from lightning_diffaug.hashing import file_sha256
 
 INDEX = "model_index.json"
 
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = (".safetensors", ".json", ".txt", ".model")
 _LIBRARIES = ("diffusers", "transformers")
 
@@ -28,8 +29,13 @@ def local(model: str) -> Path | None:
     return path.absolute() if looks_like_path else None
 
 
-def identity(model: str, revision: str | None) -> dict[str, str | None]:
+def identity(model: str, revision: str | None, key: str) -> dict[str, str | None]:
     """What names a model in a fingerprint: hub id and revision, or the hash of a local one's files.
+
+    Args:
+        model: Local file or folder, or hub id.
+        revision: Of a hub id.
+        key: The setting that names it.
 
     Raises:
         ConfigurationError: A local model is not there.
@@ -38,7 +44,7 @@ def identity(model: str, revision: str | None) -> dict[str, str | None]:
     if path is None:
         return {"id": model, "revision": revision}
     if not path.exists():
-        raise ConfigurationError(absent(model, revision, "generator.model"))
+        raise ConfigurationError(absent(model, revision, key))
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in _READ and p.is_file())
     stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return {"sha256": _digest(str(path), stamps)}
@@ -54,7 +60,14 @@ def _digest(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
     return whole.hexdigest()[:32]
 
 
-def absent(model: str, revision: str | None, key: str, why: str = "") -> str:
+def fetch(model: str, revision: str | None, variant: str | None = None) -> str:
+    """The command that downloads what is read of a pipeline on the hub, and no further copies of its weights."""
+    weights = f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"
+    wanted = " ".join(f'--include "{name}"' for name in (INDEX, "*/*.json", "*/*.txt", "*/*.model", weights))
+    return f"hf download {model}" + (f" --revision {revision}" if revision else "") + f" {wanted}"
+
+
+def absent(model: str, revision: str | None, key: str, why: str = "", variant: str | None = None) -> str:
     """What to say of a model that is not there: what to fetch, and where to put it."""
     if (path := local(model)) is not None:
         found = f"cannot be loaded from {path} ({why})" if why else f"there is no {path}"
@@ -65,17 +78,36 @@ def absent(model: str, revision: str | None, key: str, why: str = "") -> str:
         )
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    fetch = f"hf download {model}" + (f" --revision {revision}" if revision else "")
+    command = fetch(model, revision, variant) if key == "generator.model" else f"hf download {model}"
     return (
         f"{key}={model!r}, revision {revision!r}, cannot be loaded: {why or f'it is not in {HF_HUB_CACHE}'}. Where "
-        f"there is a network, accept its licence on https://huggingface.co/{model} if it has one, and run `{fetch} "
-        f"--local-dir FOLDER`; bring FOLDER here and set {key}=FOLDER. Or, with a network here, run `{fetch}`, or set "
-        "generator.download=true, which does so when the generator starts."
+        f"there is a network, accept its licence on https://huggingface.co/{model} if it has one, and run\n"
+        f"  {command} --local-dir FOLDER\n"
+        f"Bring FOLDER here and set {key}=FOLDER. Or, with a network here, leave --local-dir away, or set "
+        "generator.download=true, which fetches it when the generator starts."
     )
 
 
-def check_present(model: str | None, revision: str | None, key: str = "generator.model") -> None:
+def may_fetch(model: str | None, download: bool) -> bool:
+    """Whether a model that is not here is downloaded when the generator starts."""
+    return download and model is not None and local(model) is None
+
+
+def check_present(
+    model: str | None,
+    revision: str | None,
+    key: str = "generator.model",
+    variant: str | None = None,
+    files: Sequence[str] = (INDEX,),
+) -> None:
     """Checks that a model is on this machine, without reading its weights.
+
+    Args:
+        model: Local file or folder, or hub id.
+        revision: Of a hub id.
+        key: The setting that names it.
+        variant: Of the weights' files.
+        files: One of these is in the hub's cache where a hub id is.
 
     Raises:
         ConfigurationError: It is not; the text says what to fetch and where to put it.
@@ -89,14 +121,12 @@ def check_present(model: str | None, revision: str | None, key: str = "generator
         if not path.exists():
             raise ConfigurationError(absent(model, revision, key))
         if key == "generator.model":
-            check_index(path)
+            check_weights(path, check_index(path), variant)
         return
     from huggingface_hub import try_to_load_from_cache
 
-    names = (INDEX, "config.json") if not model.endswith(".safetensors") else (model,)
-    found = [try_to_load_from_cache(model, name, revision=revision) for name in names]
-    if not any(isinstance(file, str) for file in found):
-        raise ConfigurationError(absent(model, revision, key))
+    if not any(isinstance(try_to_load_from_cache(model, name, revision=revision), str) for name in files):
+        raise ConfigurationError(absent(model, revision, key, variant=variant))
 
 
 def check_index(folder: Path) -> Mapping[str, Any]:
@@ -117,6 +147,39 @@ def check_index(folder: Path) -> Mapping[str, Any]:
             "Set generator.model to a pipeline whose parts are classes of diffusers and transformers."
         )
     return dict(index)
+
+
+def check_weights(folder: Path, index: Mapping[str, Any], variant: str | None) -> None:
+    """Refuses a pipeline with weights in another format than safetensors only, or of another variant; reads nothing.
+
+    Raises:
+        ConfigurationError: A part has weights and no safetensors, or the whole has none, or none of the variant.
+    """
+    for name in [name for name, part in index.items() if isinstance(part, list) and part[0] is not None]:
+        files = [file.name for file in sorted((folder / name).glob("*"))]
+        other = [file for file in files if file.endswith(_PICKLED)]
+        if other and not any(file.endswith(".safetensors") for file in files):
+            raise ConfigurationError(
+                f"generator.model={str(folder)!r}: the weights in {name}/{other[0]} are no safetensors, and reading "
+                f"other formats can run code. {_convert(repr(str(folder)))}"
+            )
+    if not any(folder.glob("*/*.safetensors")):
+        raise ConfigurationError(
+            f"generator.model={str(folder)!r} holds no .safetensors files. If the hub has that model's weights in "
+            f"another format only, which can run code: {_convert('HUB_ID')}"
+        )
+    if variant is not None and not any(folder.glob(f"*/*.{variant}*.safetensors")):
+        raise ConfigurationError(
+            f"generator.variant={variant!r}: the weights in {folder} are of no such variant. Set "
+            "generator.variant=null to use them as they are."
+        )
+
+
+def _convert(model: str) -> str:
+    code = (
+        f"from diffusers import DiffusionPipeline; DiffusionPipeline.from_pretrained({model}).save_pretrained(FOLDER)"
+    )
+    return f'Where you trust them, convert the model once:\n  python -c "{code}"\nThen set generator.model=FOLDER.'
 
 
 def _is_known(part: Sequence[Any]) -> bool:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators.pipeline_load import dtype_argument, quiet, without_deprecations
-from lightning_diffaug.generators.pipeline_model import absent, local
-from lightning_diffaug.generators.pipeline_settings import Addition
+from lightning_diffaug.generators.pipeline_model import absent, check_present, local, may_fetch
+from lightning_diffaug.generators.pipeline_settings import ADDED_FILES, Addition, additions
 from lightning_diffaug.generators.schedulers import FLOW, make_scheduler
 
 
@@ -98,8 +98,6 @@ def add_weights(pipe: Any, adapters: Sequence[Addition], embeddings: Sequence[Ad
             path = local(one.model)
             if path is not None and path.is_file():
                 where["weight_name"], path = path.name, path.parent
-            if not where.get("weight_name", ".safetensors").endswith(".safetensors"):
-                raise ConfigurationError(f"generator.{kind}: {one.model} is no .safetensors file. Convert it first.")
             source = one.model if path is None else str(path)
             try:
                 with quiet():
@@ -114,18 +112,42 @@ def add_weights(pipe: Any, adapters: Sequence[Addition], embeddings: Sequence[Ad
         pipe.set_adapters(names, [one.scale for one in adapters])
 
 
+def check_added(settings: Mapping[str, Any]) -> None:
+    """Checks that what is added to a model is here, in a form that is read, and can be added; nothing is read.
+
+    Args:
+        settings: Of the generator.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    download, controlnet = settings["download"], settings["controlnet"]
+    if settings["adapters"]:
+        check_peft("generator.adapters")
+    if controlnet is not None and not may_fetch(controlnet, download):
+        check_present(controlnet, None, "generator.controlnet", files=("config.json",))
+    for kind, usual in ADDED_FILES.items():
+        for one in additions(settings[kind], f"generator.{kind}"):
+            path = local(one.model)
+            if path is not None and path.is_file() and path.suffix != ".safetensors":
+                raise ConfigurationError(
+                    f"generator.{kind}: {path} is no .safetensors file, and reading other formats can run code. "
+                    f"Convert it, and set generator.{kind} to the converted file."
+                )
+            if not may_fetch(one.model, download):
+                check_present(one.model, one.revision, f"generator.{kind}", files=(one.weight_name or usual,))
+
+
 def check_peft(key: str) -> None:
     """Refuses LoRA where the package peft is missing.
 
     Raises:
         ConfigurationError: It is missing.
     """
-    try:
-        importlib.import_module("peft")
-    except ImportError as error:
+    if importlib.util.find_spec("peft") is None:  # importing it takes seconds
         raise ConfigurationError(
             f"{key} needs the package peft, which is not installed. Run: pip install 'lightning-diffaug[lora]'"
-        ) from error
+        )
 
 
 def native_size(pipe: Any) -> tuple[int, int]:

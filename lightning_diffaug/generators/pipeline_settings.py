@@ -12,8 +12,12 @@ from lightning_diffaug.generators.schedulers import SCHEDULERS
 TASKS = ("text-to-image", "image-to-image", "inpainting", "controlnet", "class-conditional", "audio")
 FROM_REAL = ("image-to-image", "inpainting", "controlnet")
 """Tasks that start from a real sample."""
+WITHOUT_PROMPT = ("class-conditional", "audio")
+"""Tasks that are not of pictures and the prompts that go with them."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CONTROLS = ("edges", "image")
+ADDED_FILES = {"adapters": "pytorch_lora_weights.safetensors", "embeddings": "learned_embeds.safetensors"}
+"""Settings that add weights to a model, and diffusers' own name for their file."""
 
 _WHOLE = {"num_inference_steps": 1, "batch_size": 1}
 

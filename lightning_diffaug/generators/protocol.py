@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
+    from lightning_diffaug.spec import SampleSpec
 
 Condition: TypeAlias = Mapping[str, Any]
 """Name → batch: a tensor ``(n, …)`` or a list of n values, one for each sample asked for."""
@@ -61,6 +62,36 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class Bindable(Generator, Protocol):
+    """A generator that has to know the data before it can generate."""
+
+    def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
+        """Learns what the samples are, and checks that the settings suit them.
+
+        Called in the trainer's process before anything is fitted or made, so that what is wrong is said there, and
+        again where samples are made; cheap, therefore, and without effect when it is repeated. The generator's names
+        (``config``, ``fit_key``, ``sample_key``) do not depend on it.
+
+        Args:
+            spec: The fields of a sample.
+            class_names: Class names in order; () for data without labels.
+
+        Raises:
+            ConfigurationError: The settings do not suit the data, or what they name is missing.
+        """
+        ...
+
+
+@runtime_checkable
+class Reporting(Generator, Protocol):
+    """A generator whose passes take long: it shows that work goes on."""
+
+    on_progress: Callable[[], None]
+    """Set before each slot, and called within `generate`: a process that shows nothing for ``refill.hang_timeout``
+    seconds is taken for hung. Where ``refill.duty`` is below 1, a call may rest for some seconds."""
+
+
+@runtime_checkable
 class Fittable(Generator, Protocol):
     """A generator that learns from the real training data before it can generate."""
 
@@ -79,6 +110,10 @@ class Fittable(Generator, Protocol):
             snapshot: The real training data.
             folder: An existing, empty folder; gets safetensors and JSON only.
             progress: Called as ``progress(step, total)`` after every step.
+
+        A generator whose fit can be interrupted takes a further keyword, ``checkpoint: Path | None = None``: a file, not
+        in `folder`, that it may replace (in one step) as it goes, and goes on from if it is there. It is removed when
+        the fit has succeeded, or has failed with a `GeneratorError`.
         """
         ...
 

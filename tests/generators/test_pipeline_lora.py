@@ -17,8 +17,6 @@ from lightning_diffaug.generators.pipeline import PipelineGenerator
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.refill.fitted import ensure_fitted
 
-pytest.importorskip("peft", reason="the extra lora is not installed")
-
 LABELS = torch.arange(20) % 2
 DIGITS = torch.where(LABELS == 0, 7, 3)
 SETTINGS: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from tiny_pipeline import tiny_pipeline  # noqa: F401 - a fixture
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators.pipeline import PipelineGenerator
+from lightning_diffaug.generators.pipeline_load import load_pipeline, quiet
+from lightning_diffaug.generators.pipeline_model import fetch
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +45,7 @@ def copied(tiny_pipeline: Path, tmp_path: Path) -> Path:  # noqa: F811
 # What is missing ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", ["sd_turbo", "sdxl_turbo", "sd3", "flux", "dit_xl"])
+@pytest.mark.parametrize("config", ["sd_turbo", "sdxl_turbo", "sd15_lora", "sd3", "flux", "dit_xl"])
 def test_a_model_that_is_not_here_is_said_with_what_to_fetch_and_where_to_put_it(config: str) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -56,8 +59,10 @@ def test_a_model_that_is_not_here_is_said_with_what_to_fetch_and_where_to_put_it
         with pytest.raises(ConfigurationError) as error:
             asked()
         said = str(error.value)
-        for part in ("generator.model=FOLDER", f"hf download {node.model} --revision main --local-dir FOLDER"):
-            assert part in said
+        assert "generator.model=FOLDER" in said
+        (command,) = [line.strip() for line in said.splitlines() if line.startswith("  hf download ")]
+        assert command.startswith(f"hf download {node.model} --revision main --include ")
+        assert command.endswith(" --local-dir FOLDER")
 
 
 def test_an_unset_model_or_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -67,6 +72,37 @@ def test_an_unset_model_or_a_folder_that_is_not_there_is_said(tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match=r"generator\.model.*model_index\.json"):
         bound(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_what_is_fetched_is_what_is_read_and_no_other_copy_of_the_weights(variant: str | None) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    read = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt", "tokenizer_3/spiece.model"]
+    full = ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model-00001-of-00002.safetensors"]
+    half = ["unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16-00001-of-00002.safetensors"]
+    other = ["one_file.safetensors", "one_file_fp16.safetensors", "unet/diffusion_pytorch_model.bin", "README.md"]
+    command = shlex.split(fetch("someone/model", "v1", variant))
+    assert command[:5] == ["hf", "download", "someone/model", "--revision", "v1"]
+    assert command[5::2] == ["--include"] * 5, "each pattern needs the option: a word without is a file's name"
+    got = filter_repo_objects([*read, *full, *half, *other], allow_patterns=command[6::2])
+    assert list(got) == [*read, *(half if variant else [*full, *half])]
+
+
+def test_what_is_added_and_not_here_is_said_before_the_model_is_loaded(tiny_pipeline: Path, tmp_path: Path) -> None:  # noqa: F811
+    for settings, key in (
+        ({"adapters": [str(tmp_path / "a.safetensors")]}, "generator.adapters"),
+        ({"adapters": ["someone/adapter"]}, "generator.adapters"),
+        ({"embeddings": ["someone/words"]}, "generator.embeddings"),
+        ({"task": "controlnet", "controlnet": "someone/edges"}, "generator.controlnet"),
+        ({"task": "controlnet", "controlnet": str(tmp_path / "edges")}, "generator.controlnet"),
+    ):
+        with pytest.raises(ConfigurationError) as error:
+            bound(tiny_pipeline, **settings)
+        assert str(error.value).startswith(f"{key}=")
+    generator = PipelineGenerator(str(tiny_pipeline), task="controlnet", controlnet=str(tmp_path / "edges"))
+    with pytest.raises(ConfigurationError, match=r"^generator\.controlnet="):
+        generator.sample_key()
 
 
 _ELSEWHERE = """
@@ -84,7 +120,7 @@ for settings in (
         generator.bind(tiny.spec(3, 16, 16), tiny.CLASSES)
         print(generator.sample_key()["model"], generator.generate({"label": torch.tensor([1])}, [1]).shape)
     except Exception as error:
-        print(type(error).__name__, error)
+        print(type(error).__name__, str(error).replace("\\n", " "))
 """
 
 
@@ -111,7 +147,7 @@ def test_a_model_in_the_hubs_cache_is_used_without_a_network(elsewhere: list[str
 
 def test_a_download_that_is_allowed_and_fails_says_what_to_fetch(elsewhere: list[str]) -> None:
     assert elsewhere[1].startswith("ConfigurationError")
-    assert "hf download nobody/nothing --revision v1 --local-dir FOLDER" in elsewhere[1]
+    assert "hf download nobody/nothing --revision v1 --include" in elsewhere[1]
 
 
 def test_an_adapter_without_its_package_says_what_to_install(elsewhere: list[str]) -> None:
@@ -151,10 +187,51 @@ def test_weights_that_are_pickled_are_refused_unread(copied: Path) -> None:
         weights.unlink()
         other = copied / part / ("pytorch_model.bin" if part == "text_encoder" else f"{name}.bin")
         other.write_bytes(pickle.dumps(_Trap(trap)))
+        with pytest.raises(ConfigurationError, match=rf"generator\.model.*{part}/{other.name}.*safetensors"):
+            bound(copied)
         with pytest.raises(ConfigurationError, match=r"generator\.model.*safetensors"):
-            made(bound(copied))
+            load_pipeline(str(copied), "main", None, torch.float32, False, False)
+        other.unlink()
         weights.write_bytes(kept)
     assert not trap.exists()
+
+
+def test_weights_of_a_variant_are_used_and_none_is_said(copied: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"generator\.variant=null"):
+        bound(copied, variant="fp16")
+    plain = made(bound(copied))
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        weights = copied / part / f"{name}.safetensors"
+        save_file(
+            {key: value * 0.9 for key, value in load_file(weights).items()}, copied / part / f"{name}.fp16.safetensors"
+        )
+    assert torch.equal(made(bound(copied)), plain)
+    assert not torch.allclose(made(bound(copied, variant="fp16")), plain, atol=0.1)
+
+
+def test_a_folder_without_weights_is_refused_with_what_to_do(copied: Path) -> None:
+    for file in copied.rglob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ConfigurationError, match=r"no \.safetensors files(.|\n)*generator\.model=FOLDER"):
+        bound(copied)
+
+
+def test_the_command_that_converts_a_pickled_model_does_so(copied: Path) -> None:
+    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ConfigurationError) as error:
+        bound(copied)
+    (command,) = [line.strip() for line in str(error.value).splitlines() if line.startswith("  python")]
+    program, option, code = shlex.split(command)
+    assert (program, option) == ("python", "-c")
+    with quiet():
+        exec(code.replace("FOLDER", repr(str(copied.parent / "converted"))))
+    assert made(bound(copied.parent / "converted")).isfinite().all()
 
 
 # Names ----------------------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def test_the_fit_is_named_by_what_it_depends_on_and_not_by_how_it_is_sampled(tin
     ("settings", "key"),
     [
         ({"fit": {"stepz": 1}}, "generator.fit.stepz"),
+        ({"fit": {"rank": 4}}, "generator.fit.rank"),
+        ({"seed": -1}, "generator.seed"),
         ({"fit": {"steps": 0}}, "generator.fit.steps"),
         ({"fit": {"lr": 0}}, "generator.fit.lr"),
         ({"fit": {"class_balance": 2}}, "generator.fit.class_balance"),
@@ -142,8 +144,8 @@ def test_models_and_data_that_have_no_words_to_learn_are_refused(
     import tiny_families
 
     generator = TextualInversionGenerator(model=str(tiny_families.save(tiny_families.sdxl, tmp_path)), **SETTINGS)
-    with pytest.raises(ConfigurationError, match=r"generator\.model"):
-        generator.fit(tiny.two_classes(), tmp_path, lambda step, total: None)
+    with pytest.raises(ConfigurationError, match=r"StableDiffusionXLPipeline.*generator\.model"):
+        generator.bind(tiny.two_classes().spec, ("x", "y"))
     generator = TextualInversionGenerator(model=str(tiny_pipeline), **SETTINGS)
     with pytest.raises(ConfigurationError, match="no labels"):
         generator.fit(tiny.two_classes(labelled=False), tmp_path, lambda step, total: None)
