@@ -93,7 +93,7 @@ def test_an_epoch_that_asks_for_nothing_waits_for_nothing_but_has_slots_made_for
 @pytest.mark.parametrize("when_short", ["reuse", "wait", "real", "error"])
 def test_when_short_decides(tmp_path: Path, when_short: str, caplog: pytest.LogCaptureFixture) -> None:
     hand = Hand(tmp_path, makes=range(2))
-    supply = _supply(hand, tmp_path, when_short, timeout=0.4)
+    supply = _supply(hand, tmp_path, when_short, timeout=0.4 if when_short == "wait" else 60)
     supply.freeze(_request(range(0, 2)))
     if when_short == "error":
         with pytest.raises(ShortWindowError, match=r"data\.when_short"):
@@ -101,7 +101,8 @@ def test_when_short_decides(tmp_path: Path, when_short: str, caplog: pytest.LogC
         return
     started = time.monotonic()
     window = supply.freeze(_request(range(1, 3)))
-    assert (time.monotonic() - started > 0.4) == (when_short == "wait")
+    waited = time.monotonic() - started
+    assert waited > 0.4 if when_short == "wait" else waited < 30
     assert "1 of the window's 2 slots" in window.short
     if when_short == "real":
         assert window.slots == [1]
