@@ -80,7 +80,8 @@ class RandomAffine:
         grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
         # Bilinear interpolation blurs small images, and the denoiser would learn the blur. Bicubic overshoots.
         moved = functional.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=False)
-        moved = moved.clamp(-1.0, 1.0)
+        bound = x.abs().amax().clamp(min=1.0)  # latents reach further than 1
+        moved = moved.clamp(-bound, bound)
         return torch.where(active.to(x.device)[:, None, None, None], moved, x)
 
     def described(self, active: Tensor, how: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
+from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS
 from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
 from lightning_diffaug.generators.controls import Controls
-from lightning_diffaug.generators.denoisers import Architecture, class_condition
+from lightning_diffaug.generators.denoisers import Architecture, ConditionSpec, class_condition
 from lightning_diffaug.generators.device import named_device, resolve_device
 from lightning_diffaug.generators.execution import Execution
 from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
@@ -163,7 +164,7 @@ class DiffusionGenerator:
             "fit_version": FIT_VERSION,
             "seed": self.seed,
             "codec": None if self.codec is None else codec_hash(Path(self.codec)),
-            "fit": self.fit_settings.to_json(),
+            "fit": self.fit_settings.key(),
         }
 
     def sample_key(self) -> dict[str, Any]:
@@ -180,7 +181,13 @@ class DiffusionGenerator:
             **self.execution.on(named_device(self.device, self.trainer_devices)).key(),
         }
 
-    def fit(self, snapshot: Snapshot, folder: Path, progress: Callable[[int, int], None]) -> None:
+    def fit(
+        self,
+        snapshot: Snapshot,
+        folder: Path,
+        progress: Callable[[int, int], None],
+        checkpoint: Path | None = None,
+    ) -> None:
         """Fits to the snapshot, and writes weights and `fit.json`; see `Fittable`.
 
         Raises:
@@ -195,6 +202,8 @@ class DiffusionGenerator:
             latent = {"scale": scale, "shape": list(shape)}
             shape = data.spec[LATENT].shape
         conditions = class_condition(LABEL, 0 if snapshot.labels is None else len(snapshot.class_names))
+        if settings.augment_as == "condition":
+            conditions[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
         args = {
             "channels": None if settings.channels is None else list(settings.channels),
             "layers_per_block": settings.layers_per_block,
@@ -209,6 +218,7 @@ class DiffusionGenerator:
             self.seed,
             self._device(),
             progress,
+            checkpoint=checkpoint,
         )
         weights.save(
             folder,

@@ -72,7 +72,8 @@ def fit_denoiser(
         settings: The recipe.
         seed: Of the initial weights and of every draw.
         device: Where the network is fitted.
-        progress: Called as ``progress(step, total)`` after each step; the first is not 1 where a fit goes on.
+        progress: Called as ``progress(step, total)`` after each step, and again while the step's check goes on; the
+            first is not 1 where a fit goes on.
         conditions: Row numbers → condition; None: the label, where there are labels.
         checkpoint: File from which an interrupted fit goes on, and which is gone at its end; None: there is none.
 

@@ -41,6 +41,9 @@ class _Progress(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._progress(trainer.global_step, self._total)
 
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._progress(trainer.global_step, self._total)  # a long check is no hang
+
 
 class _FileIO(CheckpointIO):
     """Lightning's checkpoints as a `FitCheckpoint`; what was loaded to see whether it can be used is not read again."""
@@ -103,7 +106,7 @@ def run(
         batches: As many as there are steps.
         held_out: Batches that it is judged by, or None.
         device: Where it runs.
-        progress: Called as ``progress(step, total)`` after each step.
+        progress: Called as ``progress(step, total)`` after each step, and for each batch of a check.
         checkpoint: Where the state is kept while the fit goes on; None: nowhere.
     """
     settings = module.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ NO_SNAPSHOT = (
 )
 _RECORD = "fitted.json"
 _PART = ".fit-"
+_CHECKPOINT = ".resume-"
 _CLAIM_SECONDS = 60.0
 
 
@@ -71,7 +73,8 @@ def ensure_fitted(
     """Fits the generator unless it is fitted already, loads it, and says what its weights are.
 
     The fit goes to a folder of its own, which is renamed when it is whole; who comes second adopts the winner's. A
-    run that finds another one fitting waits for it, as long as that one makes progress.
+    run that finds another one fitting waits for it, as long as that one makes progress. A generator whose ``fit`` takes
+    ``checkpoint`` is given a file beside the folder, which survives a killed process.
 
     Args:
         generator: A generator with ``fit`` and ``load``.
@@ -147,9 +150,15 @@ def _fit_seconds(folder: Path) -> float:
 def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[int, int], None]) -> None:
     prefix = f"{_PART}{machine_id()}-{os.getpid()}-"
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
+    checkpoint = folder.with_name(f"{_CHECKPOINT}{folder.name}")
+    resumable = {"checkpoint": checkpoint} if "checkpoint" in inspect.signature(generator.fit).parameters else {}
     try:
         started = time.perf_counter()
-        generator.fit(snapshot, part, progress)
+        try:
+            generator.fit(snapshot, part, progress, **resumable)
+        except (GeneratorError, ConfigurationError):  # going on would end there again
+            checkpoint.unlink(missing_ok=True)
+            raise
         record = {"seconds": time.perf_counter() - started, "files": _file_hashes(part)}
         if not record["files"]:
             raise GeneratorError(
@@ -161,6 +170,7 @@ def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[i
         except OSError:
             if not (folder / _RECORD).exists():
                 raise
+        checkpoint.unlink(missing_ok=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -73,3 +73,9 @@ def test_the_same_generator_state_gives_the_same_images_and_no_global_state_is_u
 def test_edges_are_continued_so_values_stay_in_range() -> None:
     x = -torch.ones(50, 1, 8, 8)
     torch.testing.assert_close(RandomAffine(p=1.0, pixels=4)(x, _rng()), x)
+
+
+def test_latents_keep_their_range() -> None:
+    x = 3.0 * _images()
+    moved = RandomAffine(p=1.0)(x, _rng())
+    assert 2.0 < float(moved.abs().max()) <= float(x.abs().max())

@@ -40,7 +40,8 @@ class _Fit:
 
     def __call__(self, checkpoint: Path | None = None, stop_at: int | None = None, seed: int = 0) -> Fitted:
         def progress(step: int, total: int) -> None:
-            self.steps.append(step)
+            if self.steps[-1:] != [step]:  # a check tells of its step again
+                self.steps.append(step)
             self.pause(step)
             if step == stop_at:
                 raise InterruptedError
