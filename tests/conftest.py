@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["OMP_NUM_THREADS"] = "1"  # of scripts that tests start too: threads that wait for each other take a core
 # A user's generator lives in an importable module: the refill process gets this process's path.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
