@@ -31,3 +31,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/epoch_time.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/mixing.py
+	$(BIN)/python benchmarks/throughput.py

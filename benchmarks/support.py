@@ -44,16 +44,18 @@ class NoiseGenerator:
         return torch.rand((len(seeds), *self.shape), generator=rng) * 2 - 1
 
 
-def interleaved(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    tasks: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each task in each round; tasks take turns, so that a noisy machine is noisy for all."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()  # warm-up
     for _ in range(rounds):
         for name, task in tasks.items():
-            started = time.perf_counter()
+            started = clock()
             task()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return seconds
 
 
