@@ -63,8 +63,8 @@ def _digest(folder: str, stamps: tuple[tuple[str, int, int], ...]) -> str:
 def fetch(model: str, revision: str | None, variant: str | None = None) -> str:
     """The command that downloads what is read of a pipeline on the hub, and no further copies of its weights."""
     weights = f"*/*.{variant}*.safetensors" if variant else "*/*.safetensors"
-    wanted = " ".join(f'--include "{name}"' for name in (INDEX, "*/*.json", "*/*.txt", "*/*.model", weights))
-    return f"hf download {model}" + (f" --revision {revision}" if revision else "") + f" {wanted}"
+    wanted = " ".join(f'--include "{name}"' for name in ("*.json", "*.txt", "*.model", weights))
+    return f"hf download {model} {wanted}" + (f" --revision {revision}" if revision not in (None, "main") else "")
 
 
 def absent(model: str, revision: str | None, key: str, why: str = "", variant: str | None = None) -> str:

@@ -21,7 +21,7 @@ CONF = {path.stem: OmegaConf.load(path) for path in (ROOT / "conf" / "generator"
 WORDS = "{" + ",".join(f"{name}:{word}" for name, word in tiny.WORDS_OF.items()) + "}"
 SHORT = [
     "data.window=32", "data.slot_size=16", "data.planner=uniform", "trainer.max_epochs=1", "logger=none",
-    "+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false", "~callbacks.checkpoint",
+    "++trainer.enable_progress_bar=false", "++trainer.enable_checkpointing=false", "~callbacks.checkpoint",
     "refill.nice=0", "refill.ahead=0",
 ]  # fmt: skip
 PIPELINE = [f"generator.names={WORDS}", "generator.num_inference_steps=3"]
@@ -83,7 +83,7 @@ def test_a_generator_that_lacks_something_says_what_before_anything_starts(name:
     assert "Traceback" not in run["said"]
     assert ("generator.url" if name == "remote" else "generator.model") in run["said"]
     if model := CONF[name].get("model"):
-        assert f"hf download {model} --revision main --include" in run["said"]
+        assert f"hf download {model} --include" in run["said"]
         assert "--local-dir FOLDER" in run["said"]
         assert "set generator.model=FOLDER" in run["said"]
     assert not [path for path in (root / "cache").rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,13 @@ import torch
 from tiny_pipeline import tiny_pipeline  # noqa: F401 - a fixture
 from torch import Tensor
 
+from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.gates import Finite, InRange
 from lightning_diffaug.generators.pipeline import PipelineGenerator
 from lightning_diffaug.generators.pipeline_load import without_deprecations
 from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
 
 Make = Callable[..., PipelineGenerator]
 LABELS = torch.arange(60) % 10
@@ -224,6 +228,15 @@ def test_what_the_safety_checker_objects_to_is_not_finite(tiny_pipeline: Path, t
     assert torch.equal(checked[~rejected], free[~rejected])
     flagged = tiny.objections(folder, free)
     assert torch.equal(rejected, flagged)
+
+    planner = QuotaPlanner([1.0] * 10)
+    recipe = Recipe(planner, make(model=str(folder)), (Finite(), InRange()), tiny.spec(3, 16, 16), 12, attempts=1)
+    shard = fill_slot(0, recipe)
+    assert 2 <= shard.n <= 10
+    assert len(shard.rejected) == 12 - shard.n == sum(shard.made["rejections"].values())
+    again = fill_slot(0, dataclasses.replace(recipe, attempts=6))
+    assert shard.n < again.n <= 12, "what was rejected is made again with other seeds"
+    assert sum(again.made["rejections"].values()) == again.made["generated"] - again.n
 
 
 # Names and settings ---------------------------------------------------------------------------------------

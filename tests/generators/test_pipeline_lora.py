@@ -64,8 +64,8 @@ def test_an_adapter_acts_by_its_scale_wherever_it_comes_from(
     """What is fitted is an adapter like any other: given by its path, it makes the same samples."""
     asked, file = {"label": LABELS[:6]}, adapted[1] / "adapter.safetensors"
 
-    def made(scale: float) -> torch.Tensor:
-        added = [{"model": str(file), "scale": scale}]
+    def made(scale: float, **where: Any) -> torch.Tensor:
+        added = [{"model": str(file), "scale": scale, **where}]
         generator = PipelineGenerator(str(tiny_pipeline), adapters=added, **SETTINGS)
         generator.bind(tiny.two_classes().spec, ("x", "y"))
         return generator.generate(asked, range(6))
@@ -73,6 +73,8 @@ def test_an_adapter_acts_by_its_scale_wherever_it_comes_from(
     without = plain.generate(asked, range(6))
     assert torch.allclose(made(1.0), adapted[0].generate(asked, range(6)), atol=1e-4)
     assert torch.allclose(made(0.0), without, atol=1e-4)
+    in_a_folder = {"model": str(file.parent), "weight_name": file.name}
+    assert torch.equal(made(1.0, **in_a_folder), made(1.0))
     far = [float((made(scale) - without).square().mean()) for scale in (0.3, 1.0)]
     assert 0 < far[0] < far[1]
 

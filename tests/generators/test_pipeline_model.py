@@ -61,8 +61,11 @@ def test_a_model_that_is_not_here_is_said_with_what_to_fetch_and_where_to_put_it
         said = str(error.value)
         assert "generator.model=FOLDER" in said
         (command,) = [line.strip() for line in said.splitlines() if line.startswith("  hf download ")]
-        assert command.startswith(f"hf download {node.model} --revision main --include ")
-        assert command.endswith(" --local-dir FOLDER")
+        assert command == f"{fetch(node.model, 'main', node.variant)} --local-dir FOLDER"
+        assert (
+            f"#   {command}".removesuffix(" --local-dir FOLDER")
+            in (ROOT / "conf" / "generator" / f"{config}.yaml").read_text()
+        )
 
 
 def test_an_unset_model_or_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -83,9 +86,10 @@ def test_what_is_fetched_is_what_is_read_and_no_other_copy_of_the_weights(varian
     half = ["unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16-00001-of-00002.safetensors"]
     other = ["one_file.safetensors", "one_file_fp16.safetensors", "unet/diffusion_pytorch_model.bin", "README.md"]
     command = shlex.split(fetch("someone/model", "v1", variant))
-    assert command[:5] == ["hf", "download", "someone/model", "--revision", "v1"]
-    assert command[5::2] == ["--include"] * 5, "each pattern needs the option: a word without is a file's name"
-    got = filter_repo_objects([*read, *full, *half, *other], allow_patterns=command[6::2])
+    assert command[:3] == ["hf", "download", "someone/model"]
+    assert command[-2:] == ["--revision", "v1"]
+    assert command[3:-2:2] == ["--include"] * 4, "each pattern needs the option: a word without is a file's name"
+    got = filter_repo_objects([*read, *full, *half, *other], allow_patterns=command[4:-2:2])
     assert list(got) == [*read, *(half if variant else [*full, *half])]
 
 
@@ -114,6 +118,7 @@ for settings in (
     {"model": "someone/tiny"},
     {"model": "nobody/nothing", "revision": "v1", "download": True},
     {"model": "someone/tiny", "adapters": ["x/y"]},
+    {"model": "someone/tiny", "revision": "v2"},
 ):
     generator = PipelineGenerator(**settings, names=tiny.WORDS_OF, num_inference_steps=1)
     try:
@@ -147,7 +152,12 @@ def test_a_model_in_the_hubs_cache_is_used_without_a_network(elsewhere: list[str
 
 def test_a_download_that_is_allowed_and_fails_says_what_to_fetch(elsewhere: list[str]) -> None:
     assert elsewhere[1].startswith("ConfigurationError")
-    assert "hf download nobody/nothing --revision v1 --include" in elsewhere[1]
+    assert "hf download nobody/nothing --include" in elsewhere[1]
+    assert "--revision v1 --local-dir FOLDER" in elsewhere[1]
+
+
+def test_a_revision_that_is_not_in_the_hubs_cache_is_not_replaced_by_another(elsewhere: list[str]) -> None:
+    assert elsewhere[3].startswith("ConfigurationError generator.model='someone/tiny', revision 'v2'")
 
 
 def test_an_adapter_without_its_package_says_what_to_install(elsewhere: list[str]) -> None:

@@ -26,7 +26,7 @@ def train(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """A short training in a process of its own."""
     command = [
         sys.executable, str(ROOT / "train.py"), "generator=remote", "data.window=32", "data.slot_size=16",
-        "trainer.max_epochs=1", "+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false",
+        "trainer.max_epochs=1", "++trainer.enable_progress_bar=false", "++trainer.enable_checkpointing=false",
         "~callbacks.checkpoint", "logger=none", "refill.nice=0", "refill.ahead=0", f"hydra.run.dir={root / 'run'}",
         f"paths.cache_dir={root / 'cache'}", *overrides,
     ]  # fmt: skip
