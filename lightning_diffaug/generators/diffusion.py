@@ -11,31 +11,30 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
-from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS
 from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
 from lightning_diffaug.generators.controls import Controls
-from lightning_diffaug.generators.denoisers import Architecture, ConditionSpec, class_condition
+from lightning_diffaug.generators.denoisers import Architecture, check_denoiser, source_of_denoiser
 from lightning_diffaug.generators.device import named_device, resolve_device
+from lightning_diffaug.generators.diffusion_fit import fit_to
 from lightning_diffaug.generators.execution import Execution
-from lightning_diffaug.generators.fit import FIT_VERSION, fit_denoiser
+from lightning_diffaug.generators.fit import FIT_VERSION
 from lightning_diffaug.generators.fit_settings import FitSettings
-from lightning_diffaug.generators.latents import LATENT, latent_snapshot
+from lightning_diffaug.generators.given import Given, check_conditions, condition_settings
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
-from lightning_diffaug.generators.protocol import LABEL, Condition
+from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.sampler import Sampler, check_extras
 from lightning_diffaug.generators.schedulers import check_scheduler
 from lightning_diffaug.generators.sources import INVERTED, check_source
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
-    from lightning_diffaug.spec import SampleSpec
 
 
 class DiffusionGenerator:
-    """Fits a UNet to the snapshot and samples from it.
+    """Fits a denoiser to the snapshot and samples from it.
 
-    All continuous fields of a sample (image, mask, depth, …) are denoised together, joined along their
-    channels; so they must have the same height and width.
+    All continuous fields of a sample (image, mask, depth, …) that are not conditions are denoised together, joined
+    along their channels; so they must have the same height and width.
 
     Args:
         scheduler: Solver of the reverse process, one of `schedulers.SCHEDULERS`.
@@ -62,6 +61,13 @@ class DiffusionGenerator:
         jump: Steps in such a block.
         codec: Folder of a diffusers `AutoencoderKL`, in whose latent space the denoiser is fitted and sampled; None:
             in the space of the data.
+        conditions: What samples are made after: name → kind. A field of the sample that is named here is not made but
+            given, by a real training sample that the planner chooses, and is stored beside what was made of it.
+            ``class``: the label; ``labels``: several, of values 0 and 1, (n, labels); ``vector``: numbers (n, d), such
+            as an embedding; ``concat``: a tensor with as many axes as the sample, resized to it and joined to its
+            channels (mask, depth); ``cross``: tokens (n, tokens, d) or a tensor (n, d, *size), by cross-attention. A
+            condition made of a field is ``{of: <field>, how: low_resolution or edges, factor: 4}``. None: the class,
+            where there are labels; {}: nothing.
         seed: Of the fit. The seeds of samples are given to `generate`.
         batch_size: Most samples denoised at a time.
         device: ``"auto"``, ``"cpu"``, ``"cuda:1"``, …; see `device.choose_device`.
@@ -92,6 +98,7 @@ class DiffusionGenerator:
         resample: int = 1,
         jump: int = 1,
         codec: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
         batch_size: int = 256,
         device: str = "auto",
@@ -127,11 +134,17 @@ class DiffusionGenerator:
         self._source_setting = source
         self.source = ("image" if varied else "noise") if source == "auto" else source
         check_source(self.source, scheduler, self.controls, repaint, inversion_steps)
+        self._condition_settings = condition_settings(conditions)
+        self.conditions = None if conditions is None else {str(name): value for name, value in conditions.items()}
+        check_conditions(self._condition_settings, self.source, negative_label)
+        kinds = {name: setting.kind for name, setting in (self._condition_settings or {}).items()}
+        check_denoiser(self.fit_settings.denoiser, self.fit_settings.denoiser_arguments(), kinds)
         check_extras(scheduler, prediction_type, self.controls, threshold, negative_label, codec is not None)
         if self.codec is not None:
             check_codec(self.codec)
         self._sampler: Sampler | None = None
         self._channels: dict[str, int] = {}
+        self._given = Given({})
         self.on_progress: Callable[[], None] | None = None
 
     @property
@@ -139,9 +152,22 @@ class DiffusionGenerator:
         """How far real start samples are noised; 1 forgets them."""
         return self.controls.strength
 
+    @property
+    def given(self) -> list[str]:
+        """Fields of the sample that are conditions and that the planner gives."""
+        settings = self._condition_settings or {}
+        return [name for name, setting in settings.items() if setting.kind != "class" and setting.of is None]
+
+    @property
+    def derived(self) -> dict[str, dict[str, Any]]:
+        """Conditions that the planner makes of a field: name → ``of``, ``how``, ``factor``."""
+        settings = self._condition_settings or {}
+        return {name: setting.derivation() for name, setting in settings.items() if setting.of is not None}
+
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values."""
         return {
+            "conditions": self.conditions,
             "scheduler": self.scheduler,
             **self.controls.to_json(),
             "negative_label": self.negative_label,
@@ -160,7 +186,8 @@ class DiffusionGenerator:
     def fit_key(self) -> dict[str, Any]:
         """What the fitted weights depend on, besides the data."""
         return {
-            "denoiser": "unet",
+            "conditions": self.conditions,
+            "denoiser": source_of_denoiser(self.fit_settings.denoiser),
             "fit_version": FIT_VERSION,
             "seed": self.seed,
             "codec": None if self.codec is None else codec_hash(Path(self.codec)),
@@ -191,44 +218,18 @@ class DiffusionGenerator:
         """Fits to the snapshot, and writes weights and `fit.json`; see `Fittable`.
 
         Raises:
-            ConfigurationError: The samples do not suit a UNet.
+            ConfigurationError: Samples, conditions and denoiser do not go together.
             GeneratorError: The fit diverged.
         """
-        channels, shape = _joint_shape(snapshot.spec)
-        settings, data, latent = self.fit_settings, snapshot, None
-        if self.codec is not None:
-            codec = VaeCodec.load(Path(self.codec), self._device())
-            data, scale = latent_snapshot(snapshot, list(channels), codec)
-            latent = {"scale": scale, "shape": list(shape)}
-            shape = data.spec[LATENT].shape
-        conditions = class_condition(LABEL, 0 if snapshot.labels is None else len(snapshot.class_names))
-        if settings.augment_as == "condition":
-            conditions[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
-        args = {
-            "channels": None if settings.channels is None else list(settings.channels),
-            "layers_per_block": settings.layers_per_block,
-            "attention": settings.attention,
-        }
-        architecture = Architecture("unet", shape, conditions, args)
-        fitted = fit_denoiser(
-            architecture.build,
-            data,
-            list(channels) if latent is None else [LATENT],
-            settings,
-            self.seed,
-            self._device(),
-            progress,
-            checkpoint=checkpoint,
-        )
+        codec = None if self.codec is None else VaeCodec.load(Path(self.codec), self._device())
+        fitted, description = fit_to(
+            snapshot, self.fit_settings, self._condition_settings, codec, self.seed, self._device(), progress,
+            checkpoint,
+        )  # fmt: skip
         weights.save(
             folder,
             fitted.denoiser.state_dict(),
-            {
-                "denoiser": architecture.to_json(),
-                "channels": list(channels.items()),  # a list: the order of the fields matters
-                "prediction_type": settings.prediction_type,
-                "latent": latent,
-            },
+            description,
             {
                 **self.fit_key(),
                 "snapshot": snapshot.hash,
@@ -264,7 +265,7 @@ class DiffusionGenerator:
         shape, codec = architecture.shape, None
         if self.codec is not None and latent is not None:
             codec, shape = VaeCodec.load(Path(self.codec), device, latent["scale"]), tuple(latent["shape"])
-        self._channels = dict(description["channels"])
+        self._channels, self._given = dict(description["channels"]), Given.from_json(description["given"])
         execution, denoiser = self.execution.on(device), denoiser.to(device).eval().requires_grad_(False)
         self._sampler = Sampler(
             denoiser=execution.prepare(denoiser, self._alive),
@@ -284,7 +285,8 @@ class DiffusionGenerator:
         """Samples one set of fields for each seed; see `Generator`.
 
         Args:
-            condition: ``label``: int64 (n,) class indices, where the data have labels. With a `source` other than
+            condition: ``label``: int64 (n,) class indices, where the data have labels. Further `conditions` by name,
+                (n, …) in the values of the training data; those made of a field in [-1, 1]. With a `source` other than
                 noise: ``start``, real samples in [-1, 1], a tensor (n, *shape) or one for each field; beside it
                 ``mask`` (what of it is kept), ``other`` and ``weight`` (``"interpolate"``), ``start_label``
                 (``"edit"``). ``negative_label``: what guidance moves away from. Other keys are ignored.
@@ -298,7 +300,7 @@ class DiffusionGenerator:
         """
         if self._sampler is None:
             raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
-        samples = self._sampler(condition, seeds, self.batch_size, self._step_done)
+        samples = self._sampler(self._given.told(condition), seeds, self.batch_size, self._step_done)
         joint = torch.split(samples, list(self._channels.values()), dim=1)
         return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
 
@@ -313,17 +315,3 @@ class DiffusionGenerator:
         if self.on_progress is not None and x.is_cuda:
             torch.cuda.synchronize(x.device)  # what was only queued so far is no progress
         self._alive()
-
-
-def _joint_shape(spec: SampleSpec) -> tuple[dict[str, int], tuple[int, ...]]:
-    """Channels of each continuous field, and the shape of all of them joined."""
-    made = spec.continuous
-    shapes = {field.name: field.shape for field in made}
-    if not made or len({field.shape[1:] for field in made}) != 1 or any(len(field.shape) != 3 for field in made):
-        raise ConfigurationError(
-            f"the continuous fields {shapes} cannot be denoised together: needed are images (C, H, W) of "
-            "one height and width. Set data.fields to those, or generator to one that is made for this kind "
-            "of data."
-        )
-    channels = {field.name: field.shape[0] for field in made}
-    return channels, (sum(channels.values()), *made[0].shape[1:])

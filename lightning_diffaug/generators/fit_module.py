@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, RandomAffine
+from lightning_diffaug.generators.denoisers.conditioning import of_kind
 from lightning_diffaug.generators.fit_average import AveragedWeights
 from lightning_diffaug.generators.fit_loss import min_snr_weights
 from lightning_diffaug.generators.fit_settings import FitSettings, learning_rate
@@ -73,7 +74,7 @@ class DenoiserFit(LightningModule):
             GeneratorError: It is not finite.
         """
         x_0, condition = _parts(batch)
-        x_0, told = self._augmented(x_0)
+        x_0, condition, told = self._augmented(x_0, condition)
         condition = self._dropped(condition, told, len(x_0))
         t = self._process.timesteps(len(x_0), self._rng)
         noise = torch.randn(x_0.shape, generator=self._rng)
@@ -164,14 +165,18 @@ class DenoiserFit(LightningModule):
     def _told(self) -> bool:
         return self.settings.augment_as == "condition"
 
-    def _augmented(self, x_0: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Augmented samples, and what the denoiser is told about it."""
+    def _augmented(self, x_0: Tensor, condition: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any], dict[str, Any]]:
+        """Augmented samples, their condition, of which maps of them move along, and what is told about it."""
         augment, n = self._augment, len(x_0)
         if augment.p == 0.0 or not n:
-            return x_0, {AUGMENT: torch.zeros(n, PARAMETERS, device=x_0.device)} if self._told else {}
+            return x_0, condition, {AUGMENT: torch.zeros(n, PARAMETERS, device=x_0.device)} if self._told else {}
         active, how = augment.drawn(n, self._rng)
         told = {AUGMENT: augment.described(active, how).to(x_0.device)} if self._told else {}
-        return augment.moved(x_0, active, how), told
+        along = list(of_kind(getattr(self.denoiser, "conditions", {}), "concat"))
+        parts = [x_0, *(condition[name] for name in along)]
+        moved = augment.moved(torch.cat(parts, 1), active, how)
+        x_0, *maps = torch.split_with_sizes(moved, [part.shape[1] for part in parts], 1)
+        return x_0, {**condition, **dict(zip(along, maps, strict=True))}, told
 
     def _dropped(self, condition: Mapping[str, Any], told: Mapping[str, Any], n: int) -> dict[str, Any]:
         """The condition with nothing asked for in some rows; what the augmentation was is always told."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.denoisers import check_channels
+from lightning_diffaug.generators.denoisers import check_channels, check_denoiser
 from lightning_diffaug.generators.schedulers import check_prediction_type
 
 
@@ -29,9 +29,13 @@ class FitSettings:
         class_balance: Exponent b: a sample is drawn with a weight ∝ (1 / its class's count)^b. 0 follows the
             data, 1 draws all classes alike.
         prediction_type: ``"v_prediction"``, ``"epsilon"``, ``"sample"`` or ``"flow"``.
-        channels: Width of each resolution of the UNet; None chooses by the size of the samples.
-        layers_per_block: Residual layers for each resolution.
-        attention: Self-attention at the lowest resolution; None: from 12 pixels up.
+        denoiser: The network: ``"unet"`` (images), ``"unet_cross"`` (images, with cross-attention), ``"dit"`` (a
+            transformer, samples of any shape), ``"unet1d"`` (sequences), or the import path of an nn.Module of your own
+            (`OwnDenoiser`). ``"auto"``: the one that suits samples and conditions.
+        denoiser_args: Further arguments of its constructor, by name.
+        channels: Width of each resolution of a UNet; None chooses by the size of the samples.
+        layers_per_block: Residual layers of a UNet for each resolution.
+        attention: Self-attention of ``unet`` at the lowest resolution; None: from 12 pixels up.
         augment_p: Probability of the affine augmentation inside the fit; 0 is off.
         augment_degrees: Largest rotation.
         augment_pixels: Largest translation, in pixels.
@@ -62,6 +66,8 @@ class FitSettings:
     condition_dropout: float = 0.1
     class_balance: float = 0.5
     prediction_type: str = "v_prediction"
+    denoiser: str = "auto"
+    denoiser_args: Mapping[str, Any] = field(default_factory=dict)
     channels: tuple[int, ...] | None = None
     layers_per_block: int = 1
     attention: bool | None = None
@@ -81,6 +87,12 @@ class FitSettings:
         if self.channels is not None:
             # fails where the settings are read, not minutes later in the process that fits
             object.__setattr__(self, "channels", check_channels(self.channels))
+        if not isinstance(self.denoiser_args, Mapping):
+            raise ConfigurationError(
+                f"denoiser_args={self.denoiser_args!r} is no mapping of names to values. Set "
+                "generator.fit.denoiser_args to e.g. {}."
+            )
+        check_denoiser(self.denoiser, self.denoiser_arguments())
         check_prediction_type(self.prediction_type)
         for name, low, high, meaning in _RANGES:
             value, default = getattr(self, name), getattr(FitSettings, name)
@@ -126,6 +138,12 @@ class FitSettings:
                     f"with one of: {', '.join(known)}."
                 )
         return cls(**values)
+
+    def denoiser_arguments(self) -> dict[str, Any]:
+        """What the denoiser is made with; what is left at its default is the denoiser's affair."""
+        channels = None if self.channels is None else list(self.channels)
+        own = {"channels": channels, "layers_per_block": self.layers_per_block, "attention": self.attention}
+        return {name: v for name, v in own.items() if v != getattr(FitSettings, name)} | dict(self.denoiser_args)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""

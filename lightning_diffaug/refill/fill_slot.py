@@ -80,7 +80,7 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         beat()
         wanted = take(condition, pending)
         seeds = [row_seed(recipe.pool_seed, slot, row, attempt) for row in pending]
-        samples, shape_error = _generate(recipe, wanted, seeds)
+        samples, given, shape_error = _generate(recipe, wanted, seeds)
         verdicts: list[str | None] = [shape_error] * len(pending)
         if not shape_error:
             verdicts = judge(samples, wanted, recipe.gates, len(pending))
@@ -88,7 +88,10 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         for i, (row, reason) in enumerate(zip(pending, verdicts, strict=True)):
             if reason is None:
                 provenance = {"row": row, "attempt": attempt, "seed": seeds[i], **_plain(wanted, i)}
-                fields = {field.name: field.from_unit(samples[field.name][i]) for field in recipe.spec.continuous}
+                fields = {
+                    field.name: given[field.name][i] if field.name in given else field.from_unit(samples[field.name][i])
+                    for field in recipe.spec.continuous
+                }
                 if LABEL in recipe.spec:
                     fields[LABEL] = torch.as_tensor(wanted[LABEL][i], dtype=torch.int64)
                 admitted[row] = (fields, provenance)
@@ -123,8 +126,14 @@ def _planned(recipe: Recipe, slot: int) -> Mapping[str, Any]:
     return condition
 
 
-def _generate(recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]) -> tuple[dict[str, Tensor], str]:
-    """Samples by field name on the CPU, and what is wrong with their shapes ("" where nothing is)."""
+def _generate(
+    recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+    """Samples, and what was given, by field name on the CPU; what is wrong with their shapes ("" where nothing is).
+
+    A field that the generator does not make and that is in the condition, a real sample's mask, is stored as it was
+    given, so that pairs stay pairs. Gates see it among the samples, in their range.
+    """
     generate = getattr(recipe.generator, "generate", recipe.generator)
     try:
         made = generate(condition, seeds)
@@ -132,19 +141,29 @@ def _generate(recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]
         raise GeneratorError(f"the generator raised {type(error).__name__}: {error}") from error
     fields = recipe.spec.continuous
     if isinstance(made, Tensor):
-        made = {fields[0].name: made}
+        made = {next((field.name for field in fields if field.name not in condition), fields[0].name): made}
     if not isinstance(made, Mapping):
-        return {}, f"shape: a {type(made).__name__} in place of tensors"
+        return {}, {}, f"shape: a {type(made).__name__} in place of tensors"
     samples: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
     for field in fields:
         value = made.get(field.name)
         wanted = (len(seeds), *field.shape)
+        told = condition.get(field.name)
+        if (
+            value is None
+            and isinstance(told, Tensor)
+            and (tuple(told.shape), told.dtype) == (wanted, field.torch_dtype)
+        ):
+            given[field.name] = told
+            samples[field.name] = field.to_unit(told).clamp(-1.0, 1.0)  # a range is found on some of the data
+            continue
         if not isinstance(value, Tensor):
-            return {}, f"shape: no tensor {field.name!r}"
+            return {}, {}, f"shape: no tensor {field.name!r}"
         if tuple(value.shape) != wanted:
-            return {}, f"shape: {field.name!r} is {tuple(value.shape)} in place of {wanted}"
+            return {}, {}, f"shape: {field.name!r} is {tuple(value.shape)} in place of {wanted}"
         samples[field.name] = value.detach().to("cpu", torch.float32)
-    return samples, ""
+    return samples, given, ""
 
 
 def _plain(condition: Mapping[str, Any], row: int) -> dict[str, Any]:

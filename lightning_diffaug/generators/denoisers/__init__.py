@@ -1,6 +1,11 @@
 """Denoisers: networks that map (x_t, t, condition) to a prediction."""
 
-from lightning_diffaug.generators.denoisers.architecture import DENOISERS, Architecture, check_denoiser
+from lightning_diffaug.generators.denoisers.architecture import (
+    DENOISERS,
+    Architecture,
+    check_denoiser,
+    source_of_denoiser,
+)
 from lightning_diffaug.generators.denoisers.base import Denoiser, FittedDenoiser
 from lightning_diffaug.generators.denoisers.conditioning import (
     KINDS,
@@ -26,4 +31,5 @@ __all__ = [
     "check_denoiser",
     "class_condition",
     "null_condition",
+    "source_of_denoiser",
 ]

@@ -27,6 +27,8 @@ DENOISERS: dict[str, Any] = {
 """Name → class, made as ``cls(shape, conditions, **args)``."""
 
 AUTO = "auto"
+_COMMON = {"channels", "layers_per_block", "attention"}
+"""Arguments that may be set before it is known which denoiser suits the data."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def denoiser_class(name: str) -> Any:
     return found
 
 
-def check_denoiser(name: str, args: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+def check_denoiser(name: str, args: Mapping[str, Any], kinds: Mapping[str, str] | None = None) -> None:
     """Refuses a denoiser that cannot be, or cannot be told its conditions, before any data are known.
 
     Args:
@@ -121,7 +123,7 @@ def check_denoiser(name: str, args: Mapping[str, Any], kinds: Mapping[str, str])
         ConfigurationError: See above.
     """
     if name == AUTO:
-        if args:
+        if set(args) - _COMMON:
             raise ConfigurationError(
                 f"denoiser_args={dict(args)} are for one denoiser, and denoiser=auto chooses by the data. Set "
                 f"generator.fit.denoiser to one of {', '.join(DENOISERS)}."
@@ -130,9 +132,16 @@ def check_denoiser(name: str, args: Mapping[str, Any], kinds: Mapping[str, str])
     made = denoiser_class(name)
     check_arguments(name, args)
     known = made.kinds if name in DENOISERS else None  # what a class of the user's can be told is its own affair
-    for field_name, kind in kinds.items():
+    for field_name, kind in (kinds or {}).items():
         if known is not None and kind not in known:
             raise unknown_kind(name, field_name, kind, known)
+
+
+def source_of_denoiser(name: str) -> list[Any]:
+    """Name and, of a network of the user's, hash of its code: for the fingerprint of a fit."""
+    from lightning_diffaug.naming import source_digest
+
+    return [name, None if name in (AUTO, *DENOISERS) else source_digest({"_target_": name})]
 
 
 def check_arguments(name: str, args: Mapping[str, Any]) -> None:

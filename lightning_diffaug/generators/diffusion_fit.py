@@ -1,0 +1,99 @@
+"""From a snapshot to a fitted denoiser and the description that its samples are read by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS
+from lightning_diffaug.generators.codec import Codec
+from lightning_diffaug.generators.denoisers import Architecture, ConditionSpec
+from lightning_diffaug.generators.fit import Fitted, fit_denoiser
+from lightning_diffaug.generators.fit_settings import FitSettings
+from lightning_diffaug.generators.given import ConditionSetting, Given
+from lightning_diffaug.generators.latents import LATENT, latent_snapshot
+
+if TYPE_CHECKING:
+    from lightning_diffaug.snapshot import Snapshot
+    from lightning_diffaug.spec import SampleSpec
+
+
+def fit_to(
+    snapshot: Snapshot,
+    settings: FitSettings,
+    conditions: Mapping[str, ConditionSetting] | None,
+    codec: Codec | None,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+    checkpoint: Path | None = None,
+) -> tuple[Fitted, dict[str, Any]]:
+    """Fits a denoiser to the fields of a snapshot that are to be made, told of those that are given.
+
+    Args:
+        snapshot: The real training data.
+        settings: The recipe.
+        conditions: What the denoiser is told; None: the class, where there are labels.
+        codec: Encodes samples first; None: they are denoised as they are.
+        seed: See `fit_denoiser`, as for the rest.
+        device: Where the network is fitted.
+        progress: Called after each step.
+        checkpoint: From which an interrupted fit goes on.
+
+    Returns:
+        The fit, and plain values: ``denoiser`` (`Architecture`), ``given`` (`Given`), ``channels`` (of each field
+        that is made), ``prediction_type``, ``latent`` (shape and scale, with a codec).
+
+    Raises:
+        ConfigurationError: Samples, conditions and denoiser do not go together.
+        GeneratorError: The fit diverged.
+    """
+    given = [name for name, setting in (conditions or {}).items() if setting.kind != "class" and setting.of is None]
+    channels, shape = made_together(snapshot.spec, given)
+    data, names, latent = snapshot, list(channels), None
+    if codec is not None:
+        data, scale = latent_snapshot(snapshot, names, codec)
+        latent = {"scale": scale, "shape": list(shape)}
+        names, shape = [LATENT], data.spec[LATENT].shape
+    told = Given.of(conditions, snapshot, shape)
+    specs = told.specs
+    if settings.augment_as == "condition":
+        specs[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
+    architecture = Architecture.of(settings.denoiser, shape, specs, settings.denoiser_arguments())
+    fitted = fit_denoiser(
+        architecture.build, data, names, settings, seed, device, progress, told.rows(conditions, snapshot), checkpoint
+    )
+    return fitted, {
+        "denoiser": architecture.to_json(),
+        "given": told.to_json(),
+        "channels": list(channels.items()),  # a list: the order of the fields matters
+        "prediction_type": settings.prediction_type,
+        "latent": latent,
+    }
+
+
+def made_together(spec: SampleSpec, given: Collection[str] = ()) -> tuple[dict[str, int], tuple[int, ...]]:
+    """The fields that are denoised together: their channels, and the shape of all of them joined.
+
+    Args:
+        spec: The fields of a sample.
+        given: Those that are conditions.
+
+    Raises:
+        ConfigurationError: There is none, or they cannot be joined along their first axis.
+    """
+    made = [field for field in spec.continuous if field.name not in given]
+    shapes = {field.name: field.shape for field in made}
+    alone = len(made) == 1 and len(made[0].shape) > 0
+    if not alone and (len({field.shape[1:] for field in made}) != 1 or any(len(field.shape) < 2 for field in made)):
+        raise ConfigurationError(
+            f"the continuous fields {shapes} cannot be denoised together: needed is one field, or several (C, *size) "
+            "of one size. Set data.fields to those, say which are conditions (generator.conditions), or set generator "
+            "to one that is made for this kind of data."
+        )
+    channels = {field.name: field.shape[0] for field in made}
+    return channels, (sum(channels.values()), *made[0].shape[1:])
