@@ -23,6 +23,7 @@ from lightning_diffaug.generators.schedulers import SCHEDULERS
 from lightning_diffaug.generators.weights import weights_hash
 
 if TYPE_CHECKING:
+    from lightning_diffaug.generators.fit_module import DenoiserFit
     from lightning_diffaug.generators.lora import LoraGenerator
     from lightning_diffaug.generators.pipeline import PipelineGenerator
     from lightning_diffaug.generators.remote import RemoteGenerator
@@ -39,6 +40,7 @@ __all__ = [
     "Codec",
     "Condition",
     "Controls",
+    "DenoiserFit",
     "DiffusionGenerator",
     "Fittable",
     "Generator",
@@ -55,6 +57,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DenoiserFit": "fit_module",
     "LoraGenerator": "lora",
     "PipelineGenerator": "pipeline",
     "RemoteGenerator": "remote",

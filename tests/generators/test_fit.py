@@ -83,7 +83,7 @@ def test_a_fit_leaves_the_global_random_states_as_they_were(few_digits: Snapshot
     np.random.seed(1)
     random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    _fit(few_digits)
+    _fit(few_digits, hold_out=0.2, check_every=2)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]
