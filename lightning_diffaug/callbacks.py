@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_diffaug.figures import MANY_CLASSES, PER_CLASS
+
 if TYPE_CHECKING:
     from lightning_diffaug.datamodule import DiffAugDataModule
 
 
 class MixMonitor(Callback):
     """Logs the mix's figures at the end of each epoch. The DataModule attaches it by itself.
+
+    The figures of single classes are logged for up to `figures.MANY_CLASSES` classes; `DiffAugDataModule.figures` (and
+    the demo's ``metrics.json``) has them all.
 
     Args:
         datamodule: Whose figures.
@@ -31,5 +36,8 @@ class MixMonitor(Callback):
         if trainer.datamodule is not self._datamodule:  # type: ignore[attr-defined]  # a later fit on other data
             return
         # what was made is known to rank 0 alone and 0 elsewhere, the rest is alike on all ranks
-        pl_module.log_dict(self._datamodule.figures(), sync_dist=trainer.world_size > 1, reduce_fx="max")
+        figures = self._datamodule.figures()
+        if len(self._datamodule.class_names) > MANY_CLASSES:
+            figures = {key: value for key, value in figures.items() if not key.startswith(PER_CLASS)}
+        pl_module.log_dict(figures, sync_dist=trainer.world_size > 1, reduce_fx="max")
         self._datamodule.warn_of_many_uses()

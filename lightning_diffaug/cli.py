@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +15,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lightning_diffaug.ablation.failed import FAILED, write_failed
-from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.errors import ConfigurationError, GeneratorError, PoolError, ShortWindowError
 from lightning_diffaug.paths import config_dir
 
 log = logging.getLogger(__name__)
+
+FORESEEN = (ConfigurationError, GeneratorError, PoolError, ShortWindowError)
+"""Errors whose text says all: cause, consequence and the key to change."""
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
 def train(cfg: DictConfig) -> float | None:
     """Runs the demo; Hydra gives the configuration and, with ``-m``, sweeps.
 
-    A wrong setting ends it with exit code 1 and a text that says all; other errors show where they came from. A run of
-    a sweep that raises leaves ``failed.json`` in its folder, and the sweep goes on.
+    A wrong setting ends it with exit code 1 and a text that says all; other errors, and all with HYDRA_FULL_ERROR=1,
+    show where they came from. A run of a sweep that raises leaves ``failed.json`` in its folder, and the sweep goes on.
     """
     from lightning_diffaug.experiment import run  # after Hydra: --help is quick
 
@@ -33,7 +37,9 @@ def train(cfg: DictConfig) -> float | None:
     if hydra_cfg.mode is not RunMode.MULTIRUN:
         try:
             return run(cfg).get("test/acc")
-        except ConfigurationError as error:
+        except FORESEEN as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
             log.error("%s", error)
             sys.exit(1)
     folder = Path(hydra_cfg.runtime.output_dir)
@@ -42,7 +48,7 @@ def train(cfg: DictConfig) -> float | None:
         return run(cfg).get("test/acc")
     except Exception as error:
         overrides = list(hydra_cfg.overrides.task)
-        foreseen = isinstance(error, ConfigurationError)  # its text says all
+        foreseen = isinstance(error, FORESEEN)
         log.error("the run %s failed, the sweep goes on: %s", " ".join(overrides), error, exc_info=not foreseen)
         write_failed(folder, error, overrides)
         return None

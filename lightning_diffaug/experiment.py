@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,26 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_diffaug.config_check import check_values
 from lightning_diffaug.datamodule import DiffAugDataModule
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.report import draw_samples, print_table, write_metrics
+
+log = logging.getLogger(__name__)
+
+# Advice of Lightning that tells a user of this program nothing.
+_TIPS = ("💡 Tip", "TPU available", "Loading `train_dataloader`")
+_HINTS = (
+    ".*LeafSpec.*is deprecated",
+    ".*smaller than the logging interval",
+    ".*does not have many workers",
+    "The dirpath has changed",  # each run has a folder of its own
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +53,14 @@ def build(cfg: DictConfig) -> Parts:
     try:
         return _build(cfg)
     except InstantiationException as error:
-        if isinstance(error.__cause__, ConfigurationError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, ConfigurationError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ValueError, ImportError, MisconfigurationException)):
+            key = str(error).rpartition("full_key: ")[2].strip()
+            raise ConfigurationError(
+                f"{key} cannot be made ({type(cause).__name__}: {cause}): look at {key}.*."
+            ) from error
         raise
 
 
@@ -47,6 +70,10 @@ def _build(cfg: DictConfig) -> Parts:
             raise ConfigurationError(
                 f"{key}={cfg[key]!r} is not a whole number from {least}. Set {key} to e.g. {least}."
             )
+    for key in ("real", "generator", "data", "model", "trainer", "logger"):
+        check_values(cfg[key], key)
+    for name, callback in (cfg.callbacks or {}).items():
+        check_values(callback, f"callbacks.{name}")
     logging.getLogger("lightning").handlers.clear()  # Hydra's root handler prints what Lightning's own would repeat
     seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_num_threads(cfg.threads)
@@ -83,17 +110,50 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Returns:
         The final figures, as in ``metrics.json``.
     """
+    with _quiet():
+        return _run(cfg)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what is noise in this program off its console; whoever uses the library hears it."""
+    source = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+
+    def telling(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_TIPS)
+
+    source.addFilter(telling)
+    try:
+        with warnings.catch_warnings():
+            for hint in _HINTS:
+                warnings.filterwarnings("ignore", hint)
+            yield
+    finally:
+        source.removeFilter(telling)
+
+
+def _run(cfg: DictConfig) -> dict[str, float]:
     parts = build(cfg)
     folder = Path(cfg.paths.output_dir)
     if parts.trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    parts.trainer.fit(parts.model, parts.data, ckpt_path=cfg.ckpt_path)
+    started: list[bool] = []
+    trainer: Any = parts.trainer
+    trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: started.append(True)))
+    trainer.fit(parts.model, parts.data, ckpt_path=cfg.ckpt_path)
+    if cfg.ckpt_path and not started:
+        log.warning(
+            "nothing was left to train: %s is of a run that reached epoch %d, and trainer.max_epochs=%s. The figures "
+            "of training are the checkpoint's. Set trainer.max_epochs higher to go on.",
+            cfg.ckpt_path, trainer.current_epoch, trainer.max_epochs,
+        )  # fmt: skip
     steps = parts.trainer.global_step
     (tested,) = parts.trainer.test(parts.model, parts.data, verbose=False)
     figures = {**tested, **parts.data.figures(), "train/steps": float(steps)}
     if parts.trainer.is_global_zero:
         write_metrics(figures, folder)
         draw_samples(parts.data, folder / "samples.png")
-        print_table(figures, folder)
+        pool = parts.data.pool
+        print_table(figures, folder, None if pool is None or not pool.folder.is_dir() else pool.folder)
     return figures

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from lightning_diffaug.mixing.sampler import MixSettings
 from lightning_diffaug.run import MixRun
 
+MANY_CLASSES = 50
+"""With more classes their figures are not logged at every epoch: hundreds of curves flood a logger."""
+PER_CLASS = ("mix/draws_class_", "mix/synthetic_fraction_class_", "mix/reuse_class_")
+
 
 def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence[str]) -> dict[str, float]:
     """What was mixed, made and waited for.
@@ -21,7 +25,8 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
         (uses of each pooled sample that a window held), ``mix/short_epochs``; ``pool/generated``, ``pool/admitted``,
         ``pool/rejected``, ``pool/generated_while_training`` (samples that this run made, on rank 0's node);
         ``generator/seconds``, ``generator/fit_seconds``, ``train/wait_seconds``; for each class
-        ``mix/draws_class_<name>``, ``mix/synthetic_fraction_class_<name>`` and ``mix/reuse_class_<name>``.
+        ``mix/draws_class_<name>``, ``mix/synthetic_fraction_class_<name>`` and ``mix/reuse_class_<name>``. At the end
+        of each epoch `MixMonitor` logs those of the classes only for up to `MANY_CLASSES`.
     """
     if run is None:
         requested = float(settings.fraction(0))
@@ -47,7 +52,6 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
     }
     for c, name in enumerate(class_names if len(class_names) == len(progress.real_by_class) else ()):
         real, synthetic = progress.real_by_class[c], progress.synthetic_by_class[c]
-        figures[f"mix/draws_class_{name}"] = float(real + synthetic)
-        figures[f"mix/synthetic_fraction_class_{name}"] = synthetic / max(real + synthetic, 1)
-        figures[f"mix/reuse_class_{name}"] = progress.reuse_by_class[c]
+        values = (float(real + synthetic), synthetic / max(real + synthetic, 1), progress.reuse_by_class[c])
+        figures |= {f"{prefix}{name}": value for prefix, value in zip(PER_CLASS, values, strict=True)}
     return figures

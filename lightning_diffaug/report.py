@@ -12,16 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_diffaug.figures import MANY_CLASSES
+
 if TYPE_CHECKING:
     from lightning_diffaug.datamodule import DiffAugDataModule
 
 _PER_CLASS = 6
+_TOLERANCE = 0.01  # of the synthetic fraction: an epoch is exact to one draw
+_ASKED, _ACHIEVED = "mix/requested_fraction", "mix/achieved_fraction"
 _TABLE = (
     ("accuracy on real test data", "test/acc", "{:.1%}"),
     ("balanced accuracy", "test/acc_balanced", "{:.1%}"),
     ("rare classes' accuracy", "test/acc_rare", "{:.1%}"),
-    ("synthetic fraction asked for", "mix/requested_fraction", "{:.4f}"),
-    ("synthetic fraction achieved", "mix/achieved_fraction", "{:.4f}"),
+    ("synthetic fraction asked for", _ASKED, "{:.4f}"),
+    ("synthetic fraction achieved", _ACHIEVED, "{:.4f}"),
     ("uses of a pooled sample", "mix/reuse", "{:.2f}"),
     ("epochs short of samples", "mix/short_epochs", "{:.0f}"),
     ("samples made by this run", "pool/generated", "{:.0f}"),
@@ -42,15 +46,29 @@ def write_metrics(figures: Mapping[str, float], folder: Path) -> Path:
     return path
 
 
-def print_table(figures: Mapping[str, float], folder: Path) -> None:
-    """Prints the run's figures, and each class's share."""
+def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = None) -> None:
+    """Prints the run's figures, each class's share, and where things are.
+
+    Args:
+        figures: Of the run, as in ``metrics.json``.
+        folder: The run's folder.
+        pool: The pool's folder, for ``diffaug pool info``; None where there is none.
+    """
     width = max(len(label) for label, _, _ in _TABLE)
     lines = [f"{label:<{width}}  {form.format(figures[key])}" for label, key, form in _TABLE if key in figures]
+    asked, achieved = figures.get(_ASKED, 0.0), figures.get(_ACHIEVED, 0.0)
+    if abs(asked - achieved) > _TOLERANCE:
+        row = next(i for i, line in enumerate(lines) if line.startswith("synthetic fraction achieved"))
+        lines[row] += "  <-- not what was asked for: the log says why, data.when_short what happens then"
     prefix = "mix/synthetic_fraction_class_"
     shares = [f"{key.removeprefix(prefix)} {value:.3f}" for key, value in figures.items() if key.startswith(prefix)]
-    if shares:
+    if len(shares) > MANY_CLASSES:
+        lines.append(f"the shares of {len(shares)} classes are in metrics.json")
+    elif shares:
         lines.append("synthetic share of each class's draws:")
         lines += textwrap.wrap(", ".join(shares), 76, initial_indent="  ", subsequent_indent="  ")
+    if pool is not None:
+        lines.append(f"pool of synthetic samples (diffaug pool info): {pool}")
     print("\n" + "\n".join(lines) + f"\nwritten to {folder}")
 
 

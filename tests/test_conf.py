@@ -223,6 +223,12 @@ def _with(default: DictConfig, key: str, value: Any, root: Path) -> DictConfig:
         ("data.allocation", "mine"),
         ("data.max_class_share", 1.5),
         ("model.lr", 0),
+        ("model.lr", "abc"),
+        ("trainer.max_epochs", "abc"),
+        ("refill.ahead", "abc"),
+        ("real.shots", "many"),
+        ("real.augment.p", "often"),
+        ("callbacks.checkpoint.every_n_epochs", "often"),
         ("model.mixup_alpha", -1),
         ("model.loss", "hinge"),
     ],
@@ -234,6 +240,11 @@ def test_a_wrong_value_is_refused_with_its_key_before_anything_runs(
         build(_with(default, key, value, tmp_path))
     assert key in str(error.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_lightning_refuses_is_said_with_the_group_that_is_wrong(default: DictConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"trainer cannot be made .*warp"):
+        build(_with(default, "trainer.accelerator", "warp", tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -47,3 +47,22 @@ def test_a_class_without_images_leaves_its_row_empty(tmp_path: Path) -> None:
     none, some = torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     rows = [("a", (("real", some), ("synthetic", none))), ("b", (("real", none), ("synthetic", some)))]
     assert draw_grid(rows, tmp_path / "grid.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("achieved", "flagged"), [(0.2494, False), (0.2, True), (0.0, True)])
+def test_a_fraction_that_is_not_the_one_asked_for_is_marked(
+    achieved: float, flagged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_table({"mix/requested_fraction": 0.25, "mix/achieved_fraction": achieved}, tmp_path)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if f"{achieved:.4f}" in line]
+    assert ("data.when_short" in row) == flagged
+
+
+def test_shares_of_hundreds_of_classes_do_not_flood_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_table({f"mix/synthetic_fraction_class_{c}": 0.5 for c in range(300)}, tmp_path, tmp_path / "pool")
+    text = capsys.readouterr().out
+    assert len(text) < 400
+    assert "300 classes are in metrics.json" in text
+    assert str(tmp_path / "pool") in text

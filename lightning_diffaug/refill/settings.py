@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from lightning_diffaug.config_check import argument_types, check_value
 from lightning_diffaug.errors import ConfigurationError
 
 
@@ -48,6 +49,8 @@ class RefillSettings:
                 f"refill={self.mode!r} is none of local, sync, none: it says who fills the pool. Set refill=local for "
                 "a process beside training."
             )
+        for name, hint in argument_types(type(self)).items():
+            check_value(getattr(self, name, None), hint, f"refill.{name}")
         bounds = {
             "ahead": (self.ahead, 0), "nice": (self.nice, 0), "threads": (self.threads, 1),
             "attempts": (self.attempts, 1), "max_restarts": (self.max_restarts, 0),

@@ -231,7 +231,7 @@ class WindowSupply:
                 "help: look at what the generator makes (values are to be finite and in [-1, 1]; after a fit: "
                 "generator.fit.steps, generator.fit.lr), or change data.gates."
             )
-        else:
+        elif not self._refill.gave_up:
             parts.append(
                 "To have more in time, raise data.reuse, lower data.synthetic_fraction, or give the generator more "
                 "room (refill.threads, refill.nice) or less work (generator.num_inference_steps)."

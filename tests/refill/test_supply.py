@@ -136,6 +136,7 @@ def test_a_supervisor_that_gave_up_is_not_waited_for(tmp_path: Path, caplog: pyt
     assert supply.freeze(_request(range(0, 2))).slots == []
     assert time.monotonic() - started < 5
     assert "it is broken for good" in caplog.text
+    assert "data.reuse" not in caplog.text, "no setting of it would help"
     supply.close()
 
 
