@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny_pipeline as tiny
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tiny_pipeline import tiny_pipeline  # noqa: F401 - a fixture
 
@@ -87,3 +90,26 @@ def test_a_generator_that_lacks_something_says_what_before_anything_starts(name:
         assert "--local-dir FOLDER" in run["said"]
         assert "set generator.model=FOLDER" in run["said"]
     assert not [path for path in (root / "cache").rglob("*") if path.is_file()]
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+OVERRIDES = re.findall(r"'([+]?generator[.][^']+)'|(?<!')([+]?generator[.]\w[\w.]*=[^\s`'<]+)", README)
+
+
+@pytest.mark.parametrize("override", sorted({quoted or plain for quoted, plain in OVERRIDES}))
+def test_the_readmes_settings_of_generators_are_understood_and_exist(override: str) -> None:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    key = parsed.key_or_group.split(".")[1]
+    assert [name for name, config in CONF.items() if key in config], key
+    assert parsed.value() != ""
+
+
+def test_what_is_to_be_fetched_is_one_model_and_patterns_that_each_have_their_option() -> None:
+    texts = [README, *(path.read_text() for path in (ROOT / "conf" / "generator").glob("*.yaml"))]
+    commands = [line for text in texts for line in re.findall(r"^(?:#   )?(hf download .*)$", text, flags=re.MULTILINE)]
+    assert len(commands) >= 8
+    for command in commands:
+        words = shlex.split(command)[2:]
+        taken = [word for i, word in enumerate(words) if not {word[:2], words[i - 1][:2]} & {"--"}]
+        assert taken[0].count("/") == 1, command
+        assert taken[1:] in ([], ["model_index.json"]), command
