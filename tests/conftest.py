@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -14,6 +15,8 @@ import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"  # of scripts that tests start too: threads that wait for each other take a core
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background jobs, and all that they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A user's generator lives in an importable module: the refill process gets this process's path.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
