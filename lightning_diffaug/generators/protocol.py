@@ -114,10 +114,6 @@ class Fittable(Generator, Protocol):
         A generator whose fit can be interrupted takes a further keyword, ``checkpoint: Path | None = None``: a file
         outside of `folder` that it may replace (in one step) as it goes, and goes on from if it is there. It is removed
         when the fit has succeeded, or has failed with a `GeneratorError`.
-
-        A generator whose fit can be interrupted takes a further keyword, ``checkpoint: Path | None = None``: a file, not
-        in `folder`, that it may replace (in one step) as it goes, and goes on from if it is there. It is removed when
-        the fit has succeeded, or has failed with a `GeneratorError`.
         """
         ...
 
