@@ -52,8 +52,14 @@ class RandomAffine:
         u = torch.rand(n, 5, generator=rng)
         return u[:, 0] < self.p, 2.0 * u[:, 1:] - 1.0
 
-    def moved(self, x: Tensor, active: Tensor, how: Tensor) -> Tensor:
+    def moved(self, x: Tensor, active: Tensor, how: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Transforms ``x`` as `drawn` says.
+
+        Args:
+            x: (n, C, H, W) samples, or maps that belong to them.
+            active: bool (n,).
+            how: float32 (n, 4).
+            size: Height and width of the samples, where ``x`` are maps of another size; None: those of ``x``.
 
         Raises:
             ConfigurationError: The samples are no images.
@@ -63,10 +69,10 @@ class RandomAffine:
                 f"samples of shape {tuple(x.shape[1:])} are not images (C, H, W), and the augmentation inside the fit "
                 "rotates, shifts and scales images. Set generator.fit.augment_p=0."
             )
-        _, _, height, width = x.shape
-        angle, shift_x, shift_y, size = how.unbind(1)
+        height, width = size or (x.shape[2], x.shape[3])
+        angle, shift_x, shift_y, growth = how.unbind(1)
         angle = angle * math.radians(self.degrees)
-        zoom = 1.0 + size * self.scale
+        zoom = 1.0 + growth * self.scale
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
         # affine_grid works in units of half a side: rotations of oblong images need the ratio of the sides.
         ratio = height / width

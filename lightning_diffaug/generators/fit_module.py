@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, RandomAffine
-from lightning_diffaug.generators.denoisers.conditioning import of_kind
+from lightning_diffaug.generators.denoisers.conditioning import Conditions, of_kind
 from lightning_diffaug.generators.fit_average import AveragedWeights
 from lightning_diffaug.generators.fit_loss import min_snr_weights
 from lightning_diffaug.generators.fit_settings import FitSettings, learning_rate
@@ -42,7 +42,8 @@ class DenoiserFit(LightningModule):
     Args:
         denoiser: Called as ``denoiser(x_t, t, condition)``, with t in [0, 1000), (n,); predicts what
             `FitSettings.prediction_type` says. With a method ``null(condition)``, which gives the same names with
-            nothing asked for (or None), it is fitted without its condition now and then, for guidance.
+            nothing asked for (or None), it is fitted without its condition now and then, for guidance. With an
+            attribute ``conditions`` (name → `ConditionSpec`), maps among them are augmented with their samples.
         settings: The recipe.
         rng: CPU generator of every draw; it goes into a checkpoint. None: one with seed 0.
     """
@@ -166,17 +167,22 @@ class DenoiserFit(LightningModule):
         return self.settings.augment_as == "condition"
 
     def _augmented(self, x_0: Tensor, condition: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any], dict[str, Any]]:
-        """Augmented samples, their condition, of which maps of them move along, and what is told about it."""
+        """Augmented samples, their condition, and what the denoiser is told of the augmentation.
+
+        Maps among the conditions (masks, edges, depth) are moved with their samples: else they would show something
+        else.
+        """
         augment, n = self._augment, len(x_0)
         if augment.p == 0.0 or not n:
             return x_0, condition, {AUGMENT: torch.zeros(n, PARAMETERS, device=x_0.device)} if self._told else {}
         active, how = augment.drawn(n, self._rng)
         told = {AUGMENT: augment.described(active, how).to(x_0.device)} if self._told else {}
-        along = list(of_kind(getattr(self.denoiser, "conditions", {}), "concat"))
-        parts = [x_0, *(condition[name] for name in along)]
-        moved = augment.moved(torch.cat(parts, 1), active, how)
-        x_0, *maps = torch.split_with_sizes(moved, [part.shape[1] for part in parts], 1)
-        return x_0, {**condition, **dict(zip(along, maps, strict=True))}, told
+        known: Conditions = getattr(self.denoiser, "conditions", {})
+        maps = [name for name, spec in of_kind(known, "concat", "cross").items() if len(spec.shape) == 3]
+        moved = augment.moved(x_0, active, how)
+        size = (x_0.shape[2], x_0.shape[3])
+        along = {name: augment.moved(condition[name], active, how, size) for name in maps if name in condition}
+        return moved, {**condition, **along}, told
 
     def _dropped(self, condition: Mapping[str, Any], told: Mapping[str, Any], n: int) -> dict[str, Any]:
         """The condition with nothing asked for in some rows; what the augmentation was is always told."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from tiny_denoiser import TinyDenoiser, pictures
 from torch import Tensor, nn
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.generators import DiffusionGenerator
 from lightning_diffaug.generators.augment import PARAMETERS, RandomAffine
 from lightning_diffaug.generators.controls import Controls
+from lightning_diffaug.generators.denoisers import ConditionSpec
 from lightning_diffaug.generators.fit import Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_module import DenoiserFit
 from lightning_diffaug.generators.fit_settings import FitSettings
@@ -183,6 +186,33 @@ def test_samples_of_a_fit_that_is_told_of_the_augmentation_are_not_augmented() -
     assert told < 0.65 * plain, (told, plain)
 
 
+def test_maps_among_the_conditions_are_moved_with_their_samples() -> None:
+    class Mapped(_Told):
+        conditions = {  # noqa: RUF012
+            "edges": ConditionSpec("concat", (1, 12, 12)),
+            "coarse": ConditionSpec("cross", (1, 6, 6)),
+            "tokens": ConditionSpec("cross", (4, 3)),
+        }
+
+        def forward(self, x_t: Tensor, t: Tensor, condition: Mapping[str, Any]) -> Tensor:
+            self.told.append({**condition, "x": x_t})
+            return self.bias.expand_as(x_t)
+
+    x = torch.zeros(32, 1, 12, 12)
+    x[:, :, 4:8, 2:10] = 1.0
+    given = {"edges": x, "coarse": nn.functional.avg_pool2d(x, 2), "tokens": torch.ones(32, 4, 3)}
+    settings = FitSettings(augment_p=0.9, augment_degrees=40.0, augment_pixels=2.0, prediction_type="flow")
+    fit = DenoiserFit(Mapped(), settings)
+    fit._process.timesteps = lambda n, rng: torch.zeros(n)  # type: ignore[method-assign] # x_t is the sample itself
+    fit.training_step((x, given), 0)
+    told = fit.denoiser.told[0]
+    assert torch.equal(told["edges"], told["x"])
+    assert not torch.equal(told["edges"], x)
+    assert torch.equal(told["tokens"], given["tokens"])
+    coarse = nn.functional.avg_pool2d(told["x"], 2)
+    assert float((told["coarse"] - coarse).abs().mean()) < 0.3 * float((given["coarse"] - coarse).abs().mean())
+
+
 def test_samples_that_are_no_images_cannot_be_rotated() -> None:
     sequences = pictures(torch.rand(20, 1, 4, 4)).unit("image").flatten(2)
     with pytest.raises(ConfigurationError, match=r"generator\.fit\.augment_p=0"):
@@ -241,3 +271,18 @@ def test_only_what_changes_the_weights_is_in_the_fingerprint() -> None:
     judged = FitSettings(hold_out=0.1)
     assert judged.key() != FitSettings(hold_out=0.1, check_every=7).key()
     assert judged.key() != FitSettings(hold_out=0.1, patience=2).key()
+
+
+def test_the_default_generator_is_told_of_the_augmentation_and_samples_without_it(tmp_path: Path) -> None:
+    fit = {"steps": 3, "batch_size": 8, "channels": [8, 8], "augment_as": "condition"}
+    generator = DiffusionGenerator(num_inference_steps=2, guidance_scale=2.0, fit=fit)
+    generator.fit(_four(), tmp_path, lambda *_: None)
+    generator.load(tmp_path)
+    condition = {"label": torch.tensor([0, 1])}
+    made = generator.generate(condition, [1, 2])["image"]
+    assert made.isfinite().all()
+    plain = generator.generate({**condition, "augment": torch.zeros(2, PARAMETERS)}, [1, 2])["image"]
+    assert torch.equal(made, plain)
+    assert not torch.equal(
+        generator.generate({**condition, "augment": torch.ones(2, PARAMETERS)}, [1, 2])["image"], plain
+    )
