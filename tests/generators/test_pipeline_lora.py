@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "names": {"x": "thing", "y": "number"}, "scheduler": "dpmsolver++", "num_inference_steps": 4,
     "guidance_scale": 2.0,
 }  # fmt: skip
-FIT = {"steps": 40, "batch_size": 12, "lr": 5e-3}
+FIT = {"steps": 80, "batch_size": 12, "lr": 5e-3}
 PRIOR = {"prior_weight": 1.0, "prior_samples": 24, "prior_prompt": "a photo of a four"}
 
 
