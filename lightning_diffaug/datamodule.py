@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_diffaug.callbacks import MixMonitor
@@ -18,13 +16,12 @@ from lightning_diffaug.figures import mix_figures
 from lightning_diffaug.mixing import as_schedule
 from lightning_diffaug.mixing.sampler import MixSettings
 from lightning_diffaug.paths import default_cache_dir
-from lightning_diffaug.pool import SyntheticPool, capacity_slots, check_reuse
+from lightning_diffaug.pool import SyntheticPool, capacity_slots
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.protocol import WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.run import MixRun
-from lightning_diffaug.spec import IMAGE, LABEL
 from lightning_diffaug.start import PoolSettings, start_run
 
 log = logging.getLogger(__name__)
@@ -45,6 +42,9 @@ class DiffAugDataModule(LightningDataModule):
 
     Training batches keep the structure, types and length of the wrapped module's; validation, test and prediction
     are the wrapped module's own. With a constant ``synthetic_fraction=0`` and ``balance="none"`` so is training.
+
+    Texts name a setting by its place on the command line: ``data.reuse`` is the argument `reuse`, ``refill.nice`` the
+    key ``"nice"`` of `refill`, ``generator.steps`` an argument of the generator, ``real.root`` one of the real data.
 
     Args:
         real: The LightningDataModule to wrap, or a training dataset (then with `val`, `test`, `batch_size`).
@@ -157,31 +157,15 @@ class DiffAugDataModule(LightningDataModule):
             slot_size,
             seed,
         )
-        check_reuse(reuse)
         capacity_slots(capacity, window, slot_size)
-        if when_short not in ("reuse", "wait", "real", "error"):
-            raise ConfigurationError(
-                f"when_short={when_short!r} is none of reuse, wait, real, error: it says what happens when the window "
-                "lacks samples. Set data.when_short=reuse to read the newest complete window."
-            )
-        if not wait_timeout >= 0:
-            raise ConfigurationError(
-                f"wait_timeout={wait_timeout} is below 0: it is how many seconds a window may take. Set "
-                "data.wait_timeout to 300."
-            )
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigurationError(
-                f"seed={seed!r} is not a whole number from 0: it names the orders of the mix. Set data.seed (or seed) "
-                "to e.g. 0."
-            )
         if image_range is not None and not image_range[0] < image_range[1]:
             raise ConfigurationError(
-                f"image_range={tuple(image_range)} is not (low, high): it is the value range of the raw images. Set "
-                "data.image_range to e.g. [0, 1], or null to have it found."
+                f"data.image_range={tuple(image_range)} is not (low, high): it is the value range of the raw images. "
+                "Set data.image_range to e.g. [0, 1], or null to have it found."
             )
         if generator is None and not self._never_synthetic:
             raise ConfigurationError(
-                f"synthetic_fraction={synthetic_fraction} asks for synthetic samples and generator is None. Give "
+                f"data.synthetic_fraction={synthetic_fraction} asks for synthetic samples and generator is None. Give "
                 "generator=DiffusionGenerator() or your own, or set data.synthetic_fraction=0."
             )
         self._pool_settings = PoolSettings(
@@ -307,26 +291,15 @@ class DiffAugDataModule(LightningDataModule):
         """The pool that the run draws from; None as long as there is none."""
         return None if self._run is None else self._run.pool
 
-    def real_samples(self) -> tuple[Tensor, Tensor] | None:
-        """The raw real training images (n, C, H, W) and their class indices (n,); None without images or labels."""
-        data = self._data
-        if data is None or data.class_index is None or data.spec.get(IMAGE) is None:
-            return None
-        snapshot = data.snapshot()
-        return None if snapshot is None else (snapshot.raw(IMAGE), torch.from_numpy(data.class_index))
+    @property
+    def window_slots(self) -> list[int]:
+        """Slots of the window that was frozen last; [] where nothing was drawn from a pool."""
+        return [] if self._run is None else self._run.window_slots
 
-    def pooled_samples(self) -> tuple[Tensor, Tensor] | None:
-        """Images (n, C, H, W) and class indices (n,) of the window that was frozen last; None without any."""
-        pool, slots = self.pool, [] if self._run is None else self._run.window_slots
-        if (
-            pool is None
-            or not slots
-            or self._data is None
-            or not {IMAGE, LABEL} <= {f.name for f in self._data.spec.fields}
-        ):
-            return None
-        shards = [pool.read(k) for k in slots if pool.has(k)]
-        return torch.cat([s.fields[IMAGE] for s in shards]), torch.cat([s.fields[LABEL] for s in shards])
+    @property
+    def real_training(self) -> RealTraining | None:
+        """What the mix knows of the real training data; None before `train_dataloader`."""
+        return self._data
 
     # -- the wrapped module's own attributes
 

@@ -188,8 +188,8 @@ class RealTraining:
         if size > self.snapshot_limit:
             if self.raw_name is None:
                 raise ConfigurationError(
-                    f"the training data are {size / 2**30:.1f} GiB, above snapshot_limit={self.snapshot_limit}, so "
-                    'they are not copied for the refill process. Give raw={"_target_": "package.module.function or '
+                    f"the training data are {size / 2**30:.1f} GiB, above data.snapshot_limit={self.snapshot_limit}, "
+                    'so they are not copied for the refill process. Give raw={"_target_": "package.module.function or '
                     'Class", ...}, from which it reads them itself, or raise data.snapshot_limit.'
                 )
             source = self.raw
@@ -209,8 +209,8 @@ class RealTraining:
 def _length(dataset: Dataset[Any], is_stream: bool, epoch_length: int | None) -> int:
     if epoch_length is not None and not is_stream:
         raise ConfigurationError(
-            f"epoch_length={epoch_length} is for streams: an epoch of a {type(dataset).__name__} has its length. Leave "
-            "data.epoch_length out, or limit the epoch by trainer.limit_train_batches."
+            f"data.epoch_length={epoch_length} is for streams: an epoch of a {type(dataset).__name__} has its length. "
+            "Leave data.epoch_length out, or limit the epoch by trainer.limit_train_batches."
         )
     if epoch_length is not None:
         return epoch_length
@@ -284,17 +284,17 @@ def _synthetic_transform(
     """What pooled samples go through so that they look like real ones; checked on a raw sample."""
     if given is not None and not augment_synthetic:
         raise ConfigurationError(
-            "synthetic_transform= says all that synthetic samples go through, so augment_synthetic=False has nothing "
-            "to take off. Set one of data.synthetic_transform and data.augment_synthetic."
+            "data.synthetic_transform says all that synthetic samples go through, so data.augment_synthetic=False has "
+            "nothing to take off. Set one of data.synthetic_transform and data.augment_synthetic."
         )
     change = given
     if not augment_synthetic:
         change = getattr(real, "eval_transform", None)
         if change is None:
             raise ConfigurationError(
-                f"augment_synthetic=False needs to know the conversion without augmentation, and {type(real).__name__} "
-                "has attribute eval_transform. Give synthetic_transform=<conversion of a raw sample> "
-                "(data.synthetic_transform)."
+                f"data.augment_synthetic=False needs to know the conversion without augmentation, and "
+                f"{type(real).__name__} has no attribute eval_transform. Give synthetic_transform=<conversion of a raw "
+                "sample> (data.synthetic_transform)."
             )
     image = spec.continuous[0] if spec.continuous else spec.fields[0]
     if change is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.figures import MANY_CLASSES
+from lightning_diffaug.spec import IMAGE, LABEL
 
 if TYPE_CHECKING:
     from lightning_diffaug.datamodule import DiffAugDataModule
@@ -82,7 +83,7 @@ def draw_samples(data: DiffAugDataModule, path: Path) -> Path | None:
     Returns:
         The file, or None where there is nothing to draw (no pool, no labels, samples that are not images).
     """
-    real, pooled = data.real_samples(), data.pooled_samples()
+    real, pooled = _real_images(data), _pooled_images(data)
     if real is None or pooled is None:
         return None
     names = data.class_names
@@ -91,6 +92,26 @@ def draw_samples(data: DiffAugDataModule, path: Path) -> Path | None:
         for c, name in enumerate(names)
     ]
     return draw_grid([(f"{name}", (("real", left), ("synthetic", right))) for name, left, right in rows], path)
+
+
+def _real_images(data: DiffAugDataModule) -> tuple[Tensor, Tensor] | None:
+    """The raw real training images (n, C, H, W) and their class indices (n,); None without images or labels."""
+    known = data.real_training
+    if known is None or known.class_index is None or known.spec.get(IMAGE) is None:
+        return None
+    snapshot = known.snapshot()
+    return None if snapshot is None else (snapshot.raw(IMAGE), torch.from_numpy(known.class_index))
+
+
+def _pooled_images(data: DiffAugDataModule) -> tuple[Tensor, Tensor] | None:
+    """Images (n, C, H, W) and class indices (n,) of the window that was frozen last; None without any."""
+    known, pool = data.real_training, data.pool
+    if known is None or pool is None or not {IMAGE, LABEL} <= {field.name for field in known.spec.fields}:
+        return None
+    shards = [pool.read(k) for k in data.window_slots if pool.has(k)]
+    if not shards:
+        return None
+    return torch.cat([s.fields[IMAGE] for s in shards]), torch.cat([s.fields[LABEL] for s in shards])
 
 
 def draw_grid(rows: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], path: Path, per_part: int = _PER_CLASS) -> Path:

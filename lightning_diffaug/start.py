@@ -62,6 +62,18 @@ class PoolSettings:
     pool_seed: int
     cache_dir: Path
 
+    def __post_init__(self) -> None:
+        if self.when_short not in ("reuse", "wait", "real", "error"):
+            raise ConfigurationError(
+                f"data.when_short={self.when_short!r} is none of reuse, wait, real, error: it says what happens when "
+                "the window lacks samples. Set data.when_short=reuse to read the newest complete window."
+            )
+        if not self.wait_timeout >= 0:
+            raise ConfigurationError(
+                f"data.wait_timeout={self.wait_timeout} is below 0: it is how many seconds a window may take. Set "
+                "data.wait_timeout to 300."
+            )
+
 
 def start_run(
     pool: PoolSettings,
@@ -250,8 +262,8 @@ def _planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any,
             shares = targets(counts, 0.25, allocation=planner, class_names=names).synthetic.tolist()
         else:
             raise ConfigurationError(
-                f"planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it says "
-                "which classes the pool holds. Set data.planner=auto."
+                f"data.planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it "
+                "says which classes the pool holds. Set data.planner=auto."
             )
     source = getattr(generator, "source", None)
     given, derived = getattr(generator, "given", ()), getattr(generator, "derived", {})

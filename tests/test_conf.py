@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,9 @@ def test_a_wrong_value_is_refused_with_its_key_before_anything_runs(
     with pytest.raises(ConfigurationError) as error:
         build(_with(default, key, value, tmp_path))
     assert key in str(error.value)
+    group, _, name = key.rpartition(".")
+    if group in ("data", "real", "model", "refill", "trainer"):
+        assert not re.search(rf"(?<![\w.]){name}=", str(error.value)), "a key is named with its full path"
     assert not (tmp_path / "cache").exists()
 
 

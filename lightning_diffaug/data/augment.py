@@ -32,13 +32,13 @@ class SmallAffine(v2.Transform):  # type: ignore[misc]  # torchvision's classes 
         super().__init__()
         if not 0 <= p <= 1:
             raise ConfigurationError(
-                f"p={p} is not in [0, 1]: it is the probability that an image is augmented. "
+                f"real.augment.p={p} is not in [0, 1]: it is the probability that an image is augmented. "
                 "Set real.augment.p to a probability"
             )
         if degrees < 0 or pixels < 0 or not 0 <= scale < 1:
             raise ConfigurationError(
-                f"degrees={degrees}, pixels={pixels}, scale={scale}: the largest changes of an image must be "
-                "0 or more, and scale below 1. Set real.augment.degrees, .pixels and .scale so"
+                f"real.augment: degrees={degrees}, pixels={pixels}, scale={scale}: the largest changes of an image "
+                "must be 0 or more, and scale below 1. Set real.augment.degrees, .pixels and .scale so"
             )
         self.p = p
         self.degrees = degrees

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -15,6 +17,8 @@ from torchvision.transforms import v2
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.selection import few_shot, minority_classes, resolve_rare
 from lightning_diffaug.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 Transform = Callable[[Any], Any]
 
@@ -79,7 +83,7 @@ class RealDataModule(LightningDataModule):
         _at_least("seed", seed, 0, "the seed of the few-shot selection")
         if isinstance(rare_classes, int) and rare_classes > 0 and rare_shots is None:
             raise ConfigurationError(
-                f"rare_classes={rare_classes} without rare_shots: the drawn classes would not be rare. "
+                f"real.rare_classes={rare_classes} without rare_shots: the drawn classes would not be rare. "
                 "Set real.rare_shots to how many images each keeps, or real.rare_classes=0"
             )
         self.batch_size = batch_size
@@ -105,6 +109,9 @@ class RealDataModule(LightningDataModule):
         whole = self.load()
         classes = whole.train.classes
         rare = resolve_rare(self._requested_rare, classes, self.seed)
+        most = max(Counter(whole.train.targets).values(), default=0)
+        if self.shots is not None and self.shots > most:
+            log.warning("real.shots=%d is more than there is: no class has more than %d images.", self.shots, most)
         kept = few_shot(whole.train.targets, len(classes), self.shots, rare, self.rare_shots, self.seed)
         train = whole.train.select(kept)
         train.transform = self.train_transform
@@ -192,4 +199,6 @@ class RealDataModule(LightningDataModule):
 
 def _at_least(key: str, value: int | None, least: int, meaning: str) -> None:
     if value is not None and value < least:
-        raise ConfigurationError(f"{key}={value} is below {least}: it is {meaning}. Set real.{key} to {least} or more")
+        raise ConfigurationError(
+            f"real.{key}={value} is below {least}: it is {meaning}. Set real.{key} to {least} or more"
+        )

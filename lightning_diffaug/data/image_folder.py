@@ -60,10 +60,10 @@ class ImageFolderDataModule(RealDataModule):
     ) -> None:
         super().__init__(**settings)
         if size is not None and size < 4:
-            raise ConfigurationError(f"size={size} is below 4 pixels. Set real.size to 4 or more, or null")
+            raise ConfigurationError(f"real.size={size} is below 4 pixels. Set real.size to 4 or more, or null")
         if len(split) != 3:
             raise ConfigurationError(
-                f"split={list(split)} does not hold three shares. Set real.split to e.g. [0.7,0.1,0.2] "
+                f"real.split={list(split)} does not hold three shares. Set real.split to e.g. [0.7,0.1,0.2] "
                 "(training, validation, test)"
             )
         self.root = Path(root).expanduser()
@@ -101,21 +101,21 @@ class ImageFolderDataModule(RealDataModule):
         """Paths by part and class."""
         if not self.root.is_dir():
             raise ConfigurationError(
-                f"root={self.root} is not a folder, so there is no data. Set real.root to your images.\n{LAYOUT}"
+                f"real.root={self.root} is not a folder, so there is no data. Set real.root to your images.\n{LAYOUT}"
             )
         train = self.root / "train"
         if not train.is_dir():
             whole = _by_class(self.root)
             if len(whole) < 2:
                 raise ConfigurationError(
-                    f"root={self.root} holds {len(whole)} folder(s) of images, but at least 2 classes "
+                    f"real.root={self.root} holds {len(whole)} folder(s) of images, but at least 2 classes "
                     f"are needed. Set real.root to a folder of this layout.\n{LAYOUT}"
                 )
             return self._divide(whole, ("train", "val", "test"), self.split)
         test = _by_class(self.root / "test")
         if not test:
             raise ConfigurationError(
-                f"root={self.root} has train/ but no test/ with images: without images of their own the "
+                f"real.root={self.root} has train/ but no test/ with images: without images of their own the "
                 "final figures would mean nothing. Add it, or set real.root to the train folder itself, "
                 f"which is then split by ratio.\n{LAYOUT}"
             )

@@ -45,7 +45,7 @@ def stratified_split(
     """
     if any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ConfigurationError(
-            f"split={tuple(shares)} is not a list of positive shares with the sum 1: it is how one folder is "
+            f"real.split={tuple(shares)} is not a list of positive shares with the sum 1: it is how one folder is "
             "divided into training, validation and test. Set real.split to e.g. [0.7,0.1,0.2]"
         )
     labels = np.asarray(targets, dtype=np.int64)
@@ -86,7 +86,7 @@ def resolve_rare(rare_classes: int | Sequence[int | str], class_names: Sequence[
     if isinstance(rare_classes, int):
         if not 0 <= rare_classes <= total:
             raise ConfigurationError(
-                f"rare_classes={rare_classes} is not in [0, {total}]: it is how many of the {total} classes "
+                f"real.rare_classes={rare_classes} is not in [0, {total}]: it is how many of the {total} classes "
                 "are made rare. Set real.rare_classes to a count in that range or to a list of classes"
             )
         return sorted(_rng(seed, _RARE).permutation(total)[:rare_classes].tolist())

@@ -66,10 +66,10 @@ class TorchvisionDataModule(RealDataModule):
     ) -> None:
         super().__init__(**settings)
         if name not in SOURCES:
-            raise ConfigurationError(f"name={name!r} is unknown. Set real.name to one of {', '.join(SOURCES)}")
+            raise ConfigurationError(f"real.name={name!r} is unknown. Set real.name to one of {', '.join(SOURCES)}")
         if not 0 < val_share < 1:
             raise ConfigurationError(
-                f"val_share={val_share} is not in (0, 1): it is the share of the training part set aside for "
+                f"real.val_share={val_share} is not in (0, 1): it is the share of the training part set aside for "
                 "validation. Set real.val_share to e.g. 0.1"
             )
         self.root = Path(root).expanduser()
@@ -87,7 +87,7 @@ class TorchvisionDataModule(RealDataModule):
         self.prepare_data()
         if missing := self.files.missing():
             raise ConfigurationError(
-                f"root={self.root} lacks {', '.join(missing)}. Set real.download=true to fetch them, or put "
+                f"real.root={self.root} lacks {', '.join(missing)}. Set real.download=true to fetch them, or put "
                 f"them there, or set real.root to the folder that holds them ({self.files.places()})"
             )
         train = ImageDataset(*self.files.read(train=True), self.files.classes)

@@ -24,7 +24,7 @@ from lightning_diffaug.mixing.allocation import (
 from lightning_diffaug.mixing.dataset import BatchIndex
 from lightning_diffaug.mixing.plan import EpochPlan
 from lightning_diffaug.mixing.schedule import Schedule, carried_draws
-from lightning_diffaug.pool import fingerprint, first_slot, window_slots
+from lightning_diffaug.pool import check_reuse, fingerprint, first_slot, window_slots
 from lightning_diffaug.pool.frozen import WindowRows
 
 
@@ -57,6 +57,12 @@ class MixSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_reuse(self.reuse)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigurationError(
+                f"data.seed={self.seed!r} is not a whole number from 0: it names the orders of the mix. Set data.seed "
+                "(or seed) to e.g. 0."
+            )
         check_mode(self.fraction, self.mode)
         # a wrong word is refused before any data are read; shares by class are looked at with the classes at hand
         allocation = "as_real" if isinstance(self.allocation, Mapping) else self.allocation

@@ -214,30 +214,30 @@ def _check(
 ) -> None:
     if num_classes < 2:
         raise ConfigurationError(
-            f"num_classes={num_classes}: a classifier tells at least 2 classes apart. Set model.num_classes, "
+            f"model.num_classes={num_classes}: a classifier tells at least 2 classes apart. Set model.num_classes, "
             "or choose data with more classes (real=…)"
         )
     if width < 1 or lr <= 0 or mixup_alpha < 0:
         raise ConfigurationError(
-            f"width={width}, lr={lr}, mixup_alpha={mixup_alpha}: width and lr must be positive and "
+            f"model.width={width}, model.lr={lr}, model.mixup_alpha={mixup_alpha}: width and lr must be positive and "
             "mixup_alpha 0 (off) or more. Set model.width, model.lr, model.mixup_alpha so"
         )
     if loss not in LOSSES:
-        raise ConfigurationError(f"loss={loss!r} is unknown. Set model.loss to one of {', '.join(LOSSES)}")
+        raise ConfigurationError(f"model.loss={loss!r} is unknown. Set model.loss to one of {', '.join(LOSSES)}")
     if loss == "logit_adjusted" and (class_counts is None or min(class_counts) < 1):
         raise ConfigurationError(
-            f"loss='logit_adjusted' with class_counts={class_counts}: the adjustment is the logarithm of the "
+            f"model.loss=logit_adjusted with model.class_counts={class_counts}: the adjustment is the logarithm of the "
             "class prior, so every class needs a count of 1 or more. Set model.class_counts, or model.loss="
             "cross_entropy"
         )
     for key, values in (("class_counts", class_counts), ("class_names", class_names)):
         if values is not None and len(values) != num_classes:
             raise ConfigurationError(
-                f"{key} has {len(values)} entries for num_classes={num_classes}: one per class is needed. "
+                f"model.{key} has {len(values)} entries for model.num_classes={num_classes}: one per class is needed. "
                 f"Set model.{key} accordingly"
             )
     if any(not 0 <= index < num_classes for index in rare_classes):
         raise ConfigurationError(
-            f"rare_classes={rare_classes} holds an index outside 0..{num_classes - 1}. Set "
+            f"model.rare_classes={rare_classes} holds an index outside 0..{num_classes - 1}. Set "
             "model.rare_classes to class indices"
         )

@@ -34,7 +34,7 @@ class PoolHeader:
     def __post_init__(self) -> None:
         if type(self.slot_size) is not int or self.slot_size < 1:
             raise ConfigurationError(
-                f"slot_size={self.slot_size!r} is not a whole number ≥ 1: it is the number of samples of a "
+                f"data.slot_size={self.slot_size!r} is not a whole number ≥ 1: it is the number of samples of a "
                 f"full slot. Set data.slot_size to e.g. 64."
             )
         for name in ("parts", "spec"):

@@ -77,7 +77,7 @@ def capacity_slots(capacity: int | None, window: int, slot_size: int) -> int | N
         return None
     if type(capacity) is not int or capacity < window:
         raise ConfigurationError(
-            f"capacity={capacity} is below window={window}: the samples of one window would be dropped "
+            f"data.capacity={capacity} is below data.window={window}: the samples of one window would be dropped "
             f"before the epoch has read them. Set data.capacity to at least {needed * slot_size}, or null "
             f"for no limit, or lower data.window."
         )
@@ -88,7 +88,7 @@ def check_reuse(reuse: float) -> None:
     """Raises `ConfigurationError` unless ``reuse`` is a number ≥ 1 or ``inf``."""
     if isinstance(reuse, bool) or not isinstance(reuse, (int, float)) or not reuse >= 1:
         raise ConfigurationError(
-            f"reuse={reuse!r} is not a number ≥ 1: it is how often each synthetic sample is drawn before the "
+            f"data.reuse={reuse!r} is not a number ≥ 1: it is how often each synthetic sample is drawn before the "
             f"window leaves it. Set data.reuse to 1 (always fresh), 8, … or inf (a frozen pool)."
         )
 
@@ -96,5 +96,5 @@ def check_reuse(reuse: float) -> None:
 def _check_count(name: str, value: int) -> None:
     if type(value) is not int or value < 1:
         raise ConfigurationError(
-            f"{name}={value!r} is not a whole number ≥ 1: it counts samples. Set data.{name} to e.g. 64."
+            f"data.{name}={value!r} is not a whole number ≥ 1: it counts samples. Set data.{name} to e.g. 64."
         )

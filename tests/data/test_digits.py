@@ -120,3 +120,14 @@ def test_a_setting_out_of_range_names_its_key(settings: dict[str, int], key: str
 def test_too_many_rare_classes_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"rare_classes=11 is not in \[0, 10\]"):
         DigitsDataModule(rare_classes=11, rare_shots=5).setup()
+
+
+@pytest.mark.parametrize(("shots", "said"), [(100000, True), (80, False)])
+def test_more_shots_than_there_are_is_said_with_what_there_is(
+    shots: int, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = DigitsDataModule(shots=shots)
+    data.setup("fit")
+    data.setup("test")
+    most = max(data.class_counts)
+    assert caplog.text.count(f"real.shots={shots} is more than there is: no class has more than {most} images") == said

@@ -218,7 +218,7 @@ def test_model_is_rebuilt_from_its_checkpoint(tmp_path: Path) -> None:
         ({"loss": "focal"}, r"model\.loss to one of cross_entropy, logit_adjusted"),
         ({"loss": "logit_adjusted"}, r"model\.class_counts"),
         ({"loss": "logit_adjusted", "class_counts": [1, 0, 1, 1]}, r"every class needs a count"),
-        ({"class_counts": [1, 2]}, r"2 entries for num_classes=4"),
+        ({"class_counts": [1, 2]}, r"2 entries for model.num_classes=4"),
         ({"class_names": ["a"]}, r"model\.class_names"),
         ({"rare_classes": [4]}, r"rare_classes=\[4\] .* outside 0\.\.3"),
         ({"lr": 0.0}, r"model\.lr"),

@@ -60,7 +60,7 @@ def test_negative_positions_are_refused() -> None:
 
 
 def test_capacity_below_the_window_is_refused_with_its_key() -> None:
-    with pytest.raises(ConfigurationError, match=r"capacity=1023 is below window=1024.*data\.capacity"):
+    with pytest.raises(ConfigurationError, match=r"capacity=1023 is below data.window=1024.*data\.capacity"):
         capacity_slots(1023, 1024, 64)
 
 
