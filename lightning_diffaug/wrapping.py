@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ from lightning_diffaug.probing import equal, seeded, signature, spread, varies
 from lightning_diffaug.sample import describe, leaves
 from lightning_diffaug.spec import FieldSpec
 
+log = logging.getLogger(__name__)
+
+_LONG_PASS_SECONDS = 10.0
 _TRANSFORMS = ("transform", "transforms", "target_transform")
 _LOADER_OPTIONS = (
     "num_workers",
@@ -282,7 +287,9 @@ def find_labels(
 ) -> list[int | str] | None:
     """The label of every training sample.
 
-    They come from `labels`, from the dataset's ``targets`` or ``labels``, or from one pass over the samples.
+    They come from `labels`, from the dataset's ``targets`` or ``labels``, or from one pass over the samples, in each
+    run: no name of a dataset that is had without reading it changes with its content, so none could vouch for labels
+    that were kept.
 
     Args:
         dataset: The training data without transform.
@@ -298,7 +305,14 @@ def find_labels(
     if labels is None and path is not None:
         labels = _stored_labels(dataset)
         if labels is None:
-            labels = [_label_value(leaves(dataset[i])[path]) for i in range(len(dataset))]  # type: ignore[arg-type]
+            began, n = time.monotonic(), len(dataset)  # type: ignore[arg-type]
+            labels = [_label_value(leaves(dataset[i])[path]) for i in range(n)]
+            if (seconds := time.monotonic() - began) > _LONG_PASS_SECONDS:
+                log.warning(
+                    "reading the labels of %d training samples one by one took %.0f s, as it does in each run. Give "
+                    "labels=, or keep them in an attribute targets of the dataset.",
+                    n, seconds,
+                )  # fmt: skip
     if labels is None:
         return None
     values = [_label_value(value) for value in labels]

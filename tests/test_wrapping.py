@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, RandomSampler, Subset
 from training_toys import Images
 
+from lightning_diffaug import wrapping
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.sample import probe
 from lightning_diffaug.wrapping import (
@@ -118,6 +119,15 @@ def test_attributes_that_are_no_labels_are_passed_over(targets: Any) -> None:
     data = Labelled([2, 0, 1], targets=targets)
     assert find_labels(data, None, "1") == [2, 0, 1]
     assert data.reads == 3  # one pass
+
+
+@pytest.mark.parametrize(("bound", "said"), [(-1.0, True), (600.0, False)])
+def test_a_long_pass_over_the_samples_says_how_to_spare_it(
+    bound: float, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wrapping, "_LONG_PASS_SECONDS", bound)
+    assert find_labels(Labelled([2, 0, 1]), None, "1") == [2, 0, 1]
+    assert ("labels of 3 training samples" in caplog.text and "labels=" in caplog.text) == said
 
 
 @pytest.mark.parametrize("label", [0.5, True, torch.tensor(1.5)])
