@@ -216,7 +216,7 @@ class ConditionTokens(nn.Module):
         # The bias tells the conditions apart.
         self.parts = nn.ModuleList(nn.Linear(_token_width(spec), width) for spec in self._specs.values())
         self.places = nn.ParameterList(
-            torch.randn(math.prod(spec.shape[1:]) if len(spec.shape) > 2 else 0, width) * 0.02
+            torch.randn(math.prod(spec.shape[1:]) if len(spec.shape) > 2 else 0, width) * 0.5
             for spec in self._specs.values()
         )
 

@@ -78,7 +78,8 @@ class DiTDenoiser(nn.Module):
         out = shape[1] if self._points else shape[0] * self._patch ** len(size)
         tokens = 0 if self._points else math.prod(self._grid)
         self.inwards = nn.Linear(into, width)
-        self.places = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        # As large as the tokens themselves: a place that hardly shows is learnt late.
+        self.places = nn.Parameter(torch.randn(tokens, width))
         self.time_frequencies = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time = TimestepEmbedding(width, width)
         told = of_kind(conditions, "class", "labels", "vector")
