@@ -18,7 +18,7 @@ from training_toys import Images, RealModule, Recorder, trainer
 from lightning_diffaug import DiffAugDataModule
 from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.naming import name_of
+from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.refill.fill_slot import fill_slot
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
@@ -219,3 +219,58 @@ def test_data_without_an_index_are_refused_with_the_remedy(tmp_path: Path) -> No
     )
     with pytest.raises(ConfigurationError, match=r"starts from real training samples.*generator\.source"):
         trainer(tmp_path).fit(Recorder(), datamodule=mixed)
+
+
+# Conditions ---------------------------------------------------------------------------------------------
+
+
+def _with_mask() -> Snapshot:
+    """`_data`, and a mask whose every value is twice the sample's number."""
+    data = _data(labels=LABELS)
+    spec = SampleSpec((*data.spec.fields, FieldSpec("mask", "2", "tensor", "uint8", (6, 4), 0.0, 255.0)))
+    mask = 2 * data.raw("image")[:, 0]
+    return Snapshot(spec, {"image": data.raw("image"), "label": data.raw("label"), "mask": mask}, ["a", "b", "c"])
+
+
+EDGES = {"outline": {"of": "image", "how": "edges", "factor": 4}}
+
+
+def test_what_is_given_is_that_of_a_real_sample_of_the_class() -> None:
+    data = _with_mask()
+    plan = _planner(data=data, source="noise", given=["mask"], derived=EDGES).plan(2, ROWS)
+    assert set(plan) == {"label", "source_index", "mask", "outline"}  # nothing to start from
+    assert plan["mask"].dtype == torch.uint8
+    assert torch.equal(plan["mask"], data.raw("mask", plan["source_index"]))
+    assert torch.equal(plan["source_index"] % 3, plan["label"])
+    assert torch.equal(plan["outline"], torch.full((ROWS, 1, 6, 4), -1.0))  # even images have no edge
+    assert len(set(plan["source_index"].tolist())) > 10
+
+
+def test_what_is_given_belongs_to_the_start_and_is_no_part_of_it() -> None:
+    plan = _planner(data=_with_mask(), given=["mask"]).plan(0, ROWS)
+    assert torch.equal(_index(plan["start"]), plan["source_index"])
+    assert torch.equal(plan["mask"][:, 0, 0].long(), 2 * plan["source_index"])
+
+
+def test_an_edit_is_given_what_it_is_to_be_and_what_it_was() -> None:
+    plan = _planner(data=_with_mask(), source="edit", given=["mask"]).plan(0, ROWS)
+    assert torch.equal(plan["start_mask"][:, 0, 0].long(), 2 * plan["source_index"])
+    assert torch.equal(plan["mask"][:, 0, 0].long(), 2 * plan["given_index"])
+    assert torch.equal(plan["given_index"] % 3, plan["label"])
+    assert bool((plan["source_index"] % 3 != plan["label"]).all())
+
+
+def test_a_condition_that_is_no_field_is_refused_with_the_fields_that_there_are() -> None:
+    for settings in ({"given": ["depth"]}, {"derived": {"low": {"of": "depth", "how": "edges", "factor": 4}}}):
+        with pytest.raises(ConfigurationError, match=r"'depth'.*'mask'.*data\.fields"):
+            _planner(data=_with_mask(), source="noise", **settings)
+
+
+def test_a_planner_with_conditions_is_made_again_by_its_name() -> None:
+    planner = RealGuidedPlanner([1, 1, 2], "noise", seed=3, given=["mask"], derived=EDGES)
+    again = build(name_of(planner, "planner"))
+    planner.bind(_with_mask())
+    again.bind(_with_mask())
+    first, second = planner.plan(4, ROWS), again.plan(4, ROWS)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

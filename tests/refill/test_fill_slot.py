@@ -193,3 +193,48 @@ def test_quotas_over_many_slots_hold_whatever_is_rejected() -> None:
     labels = Counter(int(label) for slot in range(40) for label in fill_slot(slot, recipe).fields["label"])
     assert sum(labels.values()) == 320
     assert [labels[c] for c in range(3)] == pytest.approx([160, 80, 80], abs=2)
+
+
+class GivenMasks:
+    """A plan with a float mask in each row, one of them out of the range that was found."""
+
+    def plan(self, slot: int, rows: int) -> dict[str, Any]:
+        mask = torch.arange(rows * 4, dtype=torch.float32).view(rows, 2, 2) / 10 + slot
+        return {"label": torch.arange(rows) % 3, "mask": mask}
+
+
+def _with_mask() -> SampleSpec:
+    return SampleSpec((*SPEC.fields, FieldSpec("mask", "2", "tensor", "float32", (2, 2), 0.0, 2.0)))
+
+
+def test_a_field_that_is_given_is_stored_exactly_beside_what_was_made_of_it() -> None:
+    seen: list[torch.Tensor] = []
+
+    def generator(condition: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Tensor]:
+        seen.append(condition["mask"].clone())
+        return {"image": drawn(condition, seeds)}
+
+    class Sees:
+        name = "sees"
+
+        def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
+            assert -1.0 <= float(samples["mask"].min()) <= float(samples["mask"].max()) <= 1.0
+            return torch.ones(len(samples["mask"]), dtype=torch.bool)
+
+    shard = fill_slot(0, _recipe(generator, planner=GivenMasks(), spec=_with_mask(), gates=(InRange(), Sees())))
+    assert shard.n == 8
+    assert float(shard.fields["mask"].max()) > 2.0  # a real value is what it is, whatever range was found
+    assert torch.equal(shard.fields["mask"], seen[0])
+    bare = fill_slot(0, _recipe(drawn, planner=GivenMasks(), spec=_with_mask()))
+    assert torch.equal(bare.fields["image"], shard.fields["image"])  # a bare tensor is the field that is not given
+
+
+def test_what_is_given_in_another_form_is_not_stored() -> None:
+    class Planner:
+        def plan(self, slot: int, rows: int) -> dict[str, Any]:
+            return {"label": torch.arange(rows) % 3, "mask": torch.zeros(rows, 4, 4)}
+
+    made = _recipe(lambda condition, seeds: {"image": drawn(condition, seeds)}, planner=Planner(), spec=_with_mask())
+    shard = fill_slot(0, made)
+    assert shard.n == 0
+    assert shard.rejected[0]["reason"] == "shape: no tensor 'mask'"
