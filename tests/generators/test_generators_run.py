@@ -32,7 +32,7 @@ ADAPTED = [*PIPELINE, "generator.fit.steps=2"]
 # What else a generator is given to run here with the small pipeline.
 RUN = {"pipeline": PIPELINE, "textual_inversion": ADAPTED, "sd15_lora": [*ADAPTED, "generator.variant=null"]}
 # These run as they are, which other tests see to.
-COMPLETE = {"diffusion", "none"}
+COMPLETE = {"diffusion", "distilled", "none"}
 
 
 def train(root: Path, runs: dict[str, list[str]]) -> dict[str, Any]:
@@ -45,30 +45,35 @@ def train(root: Path, runs: dict[str, list[str]]) -> dict[str, Any]:
         for name, more in runs.items()
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_CACHE": str(root / "hub")}
+    environment.pop("HYDRA_FULL_ERROR", None)
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "support" / "train_each.py")], cwd=root, env=environment,
-        input=json.dumps(arguments), capture_output=True, text=True, timeout=290,
+        input=json.dumps(arguments), capture_output=True, text=True, timeout=580,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return dict(zip(runs, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
+@pytest.fixture(scope="module")
+def ended(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:  # noqa: F811
+    """How the run of each generator ends that is given the small pipeline."""
+    root = tmp_path_factory.mktemp("ended")
+    return root, train(root, {name: [*given, f"generator.model={tiny_pipeline}"] for name, given in RUN.items()})
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", RUN)
-def test_a_generator_with_a_model_makes_the_samples_of_a_run(
-    name: str,
-    tiny_pipeline: Path,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    run = train(tmp_path, {name: [*RUN[name], f"generator.model={tiny_pipeline}"]})[name]
+def test_a_generator_with_a_model_makes_the_samples_of_a_run(name: str, ended: Any) -> None:
+    root, run = ended[0] / name, ended[1][name]
     assert run["code"] == 0, run["said"]
-    figures = json.loads((tmp_path / name / "run" / "metrics.json").read_text())
+    figures = json.loads((root / "run" / "metrics.json").read_text())
     assert figures["pool/admitted"] >= 32
     assert figures["mix/achieved_fraction"] == pytest.approx(0.25, abs=0.01)
-    (folder,) = (tmp_path / name / "cache" / "pools").iterdir()
+    (folder,) = (root / "cache" / "pools").iterdir()
     shard = SyntheticPool.open(folder).read(0)
     assert shard.fields["image"].shape == (16, 1, 8, 8)
     assert len(set(shard.fields["image"].flatten(1).float().mean(1).tolist())) == 16
-    fitted = list((tmp_path / name / "cache").glob("generators/*/fitted.json"))
+    fitted = list((root / "cache").glob("generators/*/fitted.json"))
     assert len(fitted) == (name != "pipeline")
 
 
@@ -79,6 +84,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return root, train(root, {name: [] for name in CONF if name not in COMPLETE})
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", sorted(set(CONF) - COMPLETE))
 def test_a_generator_that_lacks_something_says_what_before_anything_starts(name: str, alone: Any) -> None:
     root, run = alone[0] / name, alone[1][name]
