@@ -192,6 +192,19 @@ def test_the_held_out_loss_is_the_same_each_time_and_draws_nothing() -> None:
     assert torch.equal(rng.get_state(), before)
 
 
+def test_a_users_checkpoint_holds_the_draws_and_the_losses() -> None:
+    fit, batch = DenoiserFit(_network(), FitSettings(augment_p=0.0)), _images(8)
+    trainer = _trainer(max_steps=2)
+    trainer.fit(fit, DataLoader([batch, batch, batch], batch_size=None))
+    checkpoint: dict[str, Any] = {}
+    fit.on_save_checkpoint(checkpoint)
+    resumed = DenoiserFit(fit.denoiser, fit.settings)
+    resumed.on_load_checkpoint(checkpoint)
+    assert resumed.losses == fit.losses
+    assert len(resumed.losses) == 2
+    assert torch.equal(resumed.training_step(batch, 2), fit.training_step(batch, 2)), "the same noise comes next"
+
+
 def test_a_fit_says_writes_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,18 @@ def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path: Path, stop_at: 
     assert _left(tmp_path) == [], "a finished fit leaves no checkpoint"
 
 
+def test_no_check_is_lost_by_an_interruption_in_its_step(tmp_path: Path) -> None:
+    """A fit that learns nothing is best at its first check, and stops at the second."""
+    fit = _Fit(hold_out=0.2, check_every=4, patience=1, lr=0.0)
+    whole = fit()
+    assert len(whole.losses) == 8
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "fit.ckpt", 5)
+    resumed = fit(tmp_path / "fit.ckpt")
+    assert resumed.losses == whole.losses
+    assert torch.equal(_weights(resumed), _weights(whole))
+
+
 def test_without_an_interval_there_is_no_checkpoint_and_a_long_one_writes_none(tmp_path: Path) -> None:
     for every in (None, 1000.0):
         with pytest.raises(InterruptedError):
