@@ -84,10 +84,8 @@ class RandomAffine:
             1,
         ).to(x.device)
         grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
-        # Bilinear interpolation blurs small images, and the denoiser would learn the blur. Bicubic overshoots.
-        moved = functional.grid_sample(x, grid, mode="bicubic", padding_mode="border", align_corners=False)
-        bound = x.abs().amax().clamp(min=1.0)  # latents reach further than 1
-        moved = moved.clamp(-bound, bound)
+        # Bicubic would be sharper on small images; on validation data of eight seeds it was no better.
+        moved = functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return torch.where(active.to(x.device)[:, None, None, None], moved, x)
 
     def described(self, active: Tensor, how: Tensor) -> Tensor:
