@@ -1,4 +1,4 @@
-"""The command line: ``python train.py`` (or ``diffaug train``) and ``diffaug pool``."""
+"""The command line: ``python train.py`` (or ``diffaug train``), ``diffaug pool`` and ``diffaug fidelity``."""
 
 from __future__ import annotations
 
@@ -78,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("folder", type=Path, help="folder of the pool (…/pools/<fingerprint>)")
         if name == "grid":
             command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write")
+    fidelity = commands.add_parser("fidelity", help="what a distilled generator lost against its teacher")
+    fidelity.add_argument("folder", type=Path, help="folder of the fitted generator (…/generators/<fingerprint>)")
+    fidelity.set_defaults(what="fidelity")
     from lightning_diffaug.pool_cli import COMMANDS
 
     return COMMANDS[(asked := parser.parse_args(words)).what](asked)

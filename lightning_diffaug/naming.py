@@ -140,6 +140,17 @@ def _path(named: Mapping[str, Any]) -> str:
     return str(named["path"] if named["_target_"] == "hydra.utils.get_object" else named["_target_"])
 
 
+def defined_at(named: Mapping[str, Any]) -> str:
+    """Import path of a named class or function where it is defined: one name, whatever alias it was given by."""
+    path = _path(named)
+    try:
+        target = get_object(path)
+    except Exception:  # `build` says what is wrong
+        return path
+    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    return f"{module}.{name}" if module and name else path
+
+
 def source_digest(named: Mapping[str, Any]) -> str | None:
     """Hash of the code of a named class or function, and of those named in its arguments.
 

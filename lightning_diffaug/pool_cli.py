@@ -1,4 +1,4 @@
-"""``diffaug pool info|verify|grid``: what is in a pool."""
+"""``diffaug pool info|verify|grid``: what is in a pool; ``diffaug fidelity``: what a distilled generator lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from lightning_diffaug.errors import PoolError
+from lightning_diffaug.errors import GeneratorError, PoolError
+from lightning_diffaug.generators import distill_fidelity
 from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.report import draw_grid
 from lightning_diffaug.spec import IMAGE, LABEL
@@ -52,15 +53,26 @@ def grid(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def fidelity(arguments: argparse.Namespace) -> int:
+    """Prints what a distillation lost."""
+    print(distill_fidelity.table(distill_fidelity.read(arguments.folder)))
+    return 0
+
+
 def _explained(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     def wrapped(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
-        except PoolError as error:
+        except (GeneratorError, PoolError) as error:
             print(error, file=sys.stderr)
             return 1
 
     return wrapped
 
 
-COMMANDS = {"info": _explained(info), "verify": _explained(verify), "grid": _explained(grid)}
+COMMANDS = {
+    "info": _explained(info),
+    "verify": _explained(verify),
+    "grid": _explained(grid),
+    "fidelity": _explained(fidelity),
+}

@@ -23,6 +23,7 @@ from lightning_diffaug.generators.schedulers import SCHEDULERS
 from lightning_diffaug.generators.weights import weights_hash
 
 if TYPE_CHECKING:
+    from lightning_diffaug.generators.distilled import DistilledGenerator
     from lightning_diffaug.generators.fit_module import DenoiserFit
     from lightning_diffaug.generators.lora import LoraGenerator
     from lightning_diffaug.generators.pipeline import PipelineGenerator
@@ -42,6 +43,7 @@ __all__ = [
     "Controls",
     "DenoiserFit",
     "DiffusionGenerator",
+    "DistilledGenerator",
     "Fittable",
     "Generator",
     "LoraGenerator",
@@ -58,6 +60,7 @@ __all__ = [
 
 _HOMES = {
     "DenoiserFit": "fit_module",
+    "DistilledGenerator": "distilled",
     "LoraGenerator": "lora",
     "PipelineGenerator": "pipeline",
     "RemoteGenerator": "remote",

@@ -17,7 +17,7 @@ from lightning_diffaug.generators.denoisers import Architecture, check_denoiser,
 from lightning_diffaug.generators.device import named_device, resolve_device
 from lightning_diffaug.generators.diffusion_fit import fit_to
 from lightning_diffaug.generators.execution import Execution
-from lightning_diffaug.generators.fit import FIT_VERSION
+from lightning_diffaug.generators.fit import FIT_VERSION, Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.given import Given, check_conditions, condition_settings
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
@@ -148,6 +148,17 @@ class DiffusionGenerator:
         self.on_progress: Callable[[], None] | None = None
 
     @property
+    def sampler(self) -> Sampler:
+        """What samples.
+
+        Raises:
+            GeneratorError: Nothing was loaded.
+        """
+        if self._sampler is None:
+            raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
+        return self._sampler
+
+    @property
     def strength(self) -> float:
         """How far real start samples are noised; 1 forgets them."""
         return self.controls.strength
@@ -224,7 +235,7 @@ class DiffusionGenerator:
         codec = None if self.codec is None else VaeCodec.load(Path(self.codec), self._device())
         fitted, description = fit_to(
             snapshot, self.fit_settings, self._condition_settings, codec, self.seed, self._device(), progress,
-            checkpoint,
+            checkpoint, self._fit_denoiser,
         )  # fmt: skip
         weights.save(
             folder,
@@ -298,11 +309,12 @@ class DiffusionGenerator:
         Raises:
             GeneratorError: Nothing was fitted or loaded, or the condition does not fit.
         """
-        if self._sampler is None:
-            raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
-        samples = self._sampler(self._given.told(condition), seeds, self.batch_size, self._step_done)
+        samples = self.sampler(self._given.told(condition), seeds, self.batch_size, self._step_done)
         joint = torch.split(samples, list(self._channels.values()), dim=1)
         return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
+
+    def _fit_denoiser(self, *arguments: Any) -> Fitted:
+        return fit_denoiser(*arguments)
 
     def _device(self) -> torch.device:
         return resolve_device(self.device, self.trainer_devices)

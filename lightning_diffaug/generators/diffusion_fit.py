@@ -31,6 +31,7 @@ def fit_to(
     device: torch.device,
     progress: Callable[[int, int], None],
     checkpoint: Path | None = None,
+    fit: Callable[..., Fitted] = fit_denoiser,
 ) -> tuple[Fitted, dict[str, Any]]:
     """Fits a denoiser to the fields of a snapshot that are to be made, told of those that are given.
 
@@ -43,6 +44,7 @@ def fit_to(
         device: Where the network is fitted.
         progress: Called after each step.
         checkpoint: From which an interrupted fit goes on.
+        fit: What makes the fit, called as `fit_denoiser`.
 
     Returns:
         The fit, and plain values: ``denoiser`` (`Architecture`), ``given`` (`Given`), ``channels`` (of each field
@@ -64,7 +66,7 @@ def fit_to(
     if settings.augment_as == "condition":
         specs[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
     architecture = Architecture.of(settings.denoiser, shape, specs, settings.denoiser_arguments())
-    fitted = fit_denoiser(
+    fitted = fit(
         architecture.build, data, names, settings, seed, device, progress, told.rows(conditions, snapshot), checkpoint
     )
     return fitted, {

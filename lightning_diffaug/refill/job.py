@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_diffaug.errors import GeneratorError
-from lightning_diffaug.naming import build, source_digest
+from lightning_diffaug.naming import build, defined_at, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fill_slot import Recipe
@@ -87,14 +87,20 @@ class Job:
         """The training snapshot, checked against its hash."""
         return None if self.snapshot is None else Snapshot.load(Path(self.snapshot))
 
-    def fit_fingerprint(self, generator: Any) -> str | None:
-        """Names the fitted generator: training snapshot and fit settings. None where there is nothing to fit."""
+    def fit_fingerprint(self, generator: Any, name: dict[str, Any] | None = None) -> str | None:
+        """Names a fitted generator: training snapshot and fit settings. None where there is nothing to fit.
+
+        Args:
+            generator: The generator.
+            name: Its name; None: `generator`.
+        """
+        name = self.generator if name is None else name
         fit_key = getattr(generator, "fit_key", None)
         if fit_key is None:
             return None
         parts = {
-            "class": self.generator["_target_"],
-            "source": source_digest(self.generator),
+            "class": defined_at(name),
+            "source": source_digest(name),
             "fit": fit_key(),
             "snapshot": self.snapshot_hash,
         }
@@ -108,7 +114,7 @@ class Job:
             weights: Hash of its fitted weights, or None.
         """
         sample_key = getattr(generator, "sample_key", None)
-        named = {"class": self.generator["_target_"], "source": source_digest(self.generator)}
+        named = {"class": defined_at(self.generator), "source": source_digest(self.generator)}
         planned_from = self.snapshot_hash if reads_data(self.planner) else None
         parts: dict[str, Any] = {
             "generator": named | {"settings": sample_key() if sample_key else self.generator},
