@@ -40,7 +40,7 @@ def train(cfg: DictConfig) -> float | None:
         except FORESEEN as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            log.error("%s", error)
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(1)
     folder = Path(hydra_cfg.runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)  # of an earlier sweep in this folder

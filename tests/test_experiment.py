@@ -7,7 +7,6 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -23,7 +22,7 @@ from lightning_diffaug.paths import config_dir
 def _config(root: Path, *overrides: str) -> DictConfig:
     """One epoch with a pool that nobody fills: the quickest run that has one."""
     GlobalHydra.instance().clear()
-    settings = ["refill=none", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "logger=none"]
+    settings = ["refill=none", "trainer.max_epochs=1", "+trainer.enable_progress_bar=false", "logger=none"]
     files = [f"paths.output_dir={root}", f"paths.cache_dir={root / 'cache'}"]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", [*settings, *files, *overrides])
@@ -56,7 +55,7 @@ def test_a_run_says_what_it_did_and_a_finished_one_that_nothing_was_left(
 
 
 def test_a_wrong_setting_ends_in_one_line_and_a_traceback_is_for_those_who_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     GlobalHydra.instance().clear()
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -64,10 +63,9 @@ def test_a_wrong_setting_ends_in_one_line_and_a_traceback_is_for_those_who_ask(
     with pytest.raises(SystemExit) as ended:
         train()
     assert ended.value.code == 1
-    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        "model.lr=abc is not a number. Set model.lr to such a value."
-    ]
-    assert "Traceback" not in "".join(capsys.readouterr())
+    said = capsys.readouterr()
+    assert said.err == "ConfigurationError: model.lr=abc is not a number. Set model.lr to such a value.\n"
+    assert "Traceback" not in said.out
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     GlobalHydra.instance().clear()
     with pytest.raises(ConfigurationError, match=r"model\.lr"):
