@@ -13,6 +13,7 @@ from exact_denoiser import GaussianDenoiser
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_diffaug.conditions.derived import edges
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import DiffusionGenerator, VaeCodec
 from lightning_diffaug.generators.codec import codec_hash
@@ -97,6 +98,23 @@ def test_samples_of_a_latent_denoiser_show_the_class(make: Any, agreement: Calla
     assert _rms(ddim - images) < 0.2
     alone = make(guidance_scale=2.0).generate({"label": labels[7:8]}, [7])["image"]
     torch.testing.assert_close(alone, images[7:8], atol=1e-3, rtol=0)
+
+
+def test_latents_are_made_after_a_map_of_their_own_size(vae: Path, digits: Snapshot, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "codec": str(vae),
+        "conditions": {"edges": {"of": "image", "how": "edges"}},
+        "fit": {"steps": 2, "batch_size": 8, "channels": [8, 8], "augment_p": 1.0},
+        "num_inference_steps": 2,
+    }
+    DiffusionGenerator(**settings).fit(digits, tmp_path, lambda step, total: None)
+    generator = DiffusionGenerator(**settings)
+    generator.load(tmp_path)
+    assert generator._given.specs["edges"].shape == (1, 4, 4)
+    given = edges(digits.unit("image", torch.arange(6)), 4)
+    images = generator.generate({"edges": given}, [7] * 6)["image"]
+    assert images.shape == (6, 1, 8, 8)
+    assert not torch.allclose(images, images[:1].expand_as(images), atol=1e-4)
 
 
 def test_real_samples_are_varied_inverted_and_kept_in_part_through_the_codec(

@@ -118,6 +118,12 @@ def test_a_transformer_begins_by_predicting_nothing() -> None:
     assert torch.equal(out, torch.zeros(2, 1, 8, 8))
 
 
+def test_a_transformer_knows_where_a_patch_is() -> None:
+    denoiser, x, t = _built("dit", (1, 8, 8), {}), _noise(2, 1, 8, 8), torch.tensor(300.0)
+    moved = denoiser(x.roll(2, -1), t, {})
+    assert not torch.allclose(moved, denoiser(x, t, {}).roll(2, -1), atol=1e-4)
+
+
 def test_points_have_no_order() -> None:
     points, order = _noise(2, 12, 3), torch.randperm(12, generator=torch.Generator().manual_seed(0))
     for points_or_not, same in ((None, True), (False, False)):

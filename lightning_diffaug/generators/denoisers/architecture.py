@@ -157,6 +157,6 @@ def check_arguments(name: str, args: Mapping[str, Any]) -> None:
     for key in args:
         if key not in known:
             raise ConfigurationError(
-                f"the denoiser {name} has no argument {key!r}, so it would change nothing. Set "
-                f"generator.fit.denoiser_args.<key> with one of: {', '.join(known)}."
+                f"the denoiser {name} has no argument {key!r}, so generator.fit.{key} (or denoiser_args.{key}) would "
+                f"change nothing. Leave it out; generator.fit.denoiser_args may have: {', '.join(known)}."
             )
