@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
@@ -32,7 +32,7 @@ class FitSettings:
         denoiser: The network: ``"unet"`` (images), ``"unet_cross"`` (images, with cross-attention), ``"dit"`` (a
             transformer, samples of any shape), ``"unet1d"`` (sequences), or the import path of an nn.Module of your own
             (`OwnDenoiser`). ``"auto"``: the one that suits samples and conditions.
-        denoiser_args: Further arguments of its constructor, by name.
+        denoiser_args: Further arguments of its constructor, by name; None: none.
         channels: Width of each resolution of a UNet; None chooses by the size of the samples.
         layers_per_block: Residual layers of a UNet for each resolution.
         attention: Self-attention of ``unet`` at the lowest resolution; None: from 12 pixels up.
@@ -67,7 +67,7 @@ class FitSettings:
     class_balance: float = 0.5
     prediction_type: str = "v_prediction"
     denoiser: str = "auto"
-    denoiser_args: Mapping[str, Any] = field(default_factory=dict)
+    denoiser_args: Mapping[str, Any] | None = None
     channels: tuple[int, ...] | None = None
     layers_per_block: int = 1
     attention: bool | None = None
@@ -87,10 +87,12 @@ class FitSettings:
         if self.channels is not None:
             # fails where the settings are read, not minutes later in the process that fits
             object.__setattr__(self, "channels", check_channels(self.channels))
-        if not isinstance(self.denoiser_args, Mapping):
+        if not self.denoiser_args and isinstance(self.denoiser_args, Mapping):
+            object.__setattr__(self, "denoiser_args", None)  # one fingerprint
+        if not isinstance(self.denoiser_args, Mapping | None):
             raise ConfigurationError(
                 f"denoiser_args={self.denoiser_args!r} is no mapping of names to values. Set "
-                "generator.fit.denoiser_args to e.g. {}."
+                "generator.fit.denoiser_args to e.g. {width: 128}, or null."
             )
         check_denoiser(self.denoiser, self.denoiser_arguments())
         check_prediction_type(self.prediction_type)
@@ -143,7 +145,7 @@ class FitSettings:
         """What the denoiser is made with; what is left at its default is the denoiser's affair."""
         channels = None if self.channels is None else list(self.channels)
         own = {"channels": channels, "layers_per_block": self.layers_per_block, "attention": self.attention}
-        return {name: v for name, v in own.items() if v != getattr(FitSettings, name)} | dict(self.denoiser_args)
+        return {name: v for name, v in own.items() if v != getattr(FitSettings, name)} | dict(self.denoiser_args or {})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
