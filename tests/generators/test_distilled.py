@@ -181,6 +181,8 @@ def test_the_teacher_is_that_of_the_undistilled_generator_and_both_are_kept(tmp_
         return job
 
     fingerprints = {generator: job_for(generator, tmp_path).fit_fingerprint(generator) for generator in (fast, usual)}
+    by_alias = {"_target_": "lightning_diffaug.generators.DiffusionGenerator", "fit": fit}  # as in conf/
+    assert job_for(usual, tmp_path, generator=by_alias).fit_fingerprint(usual) == fingerprints[usual]
     made(fast)
     assert kept() == set(fingerprints.values())
     job = made(usual)

@@ -80,17 +80,20 @@ def test_a_thread_that_only_shows_life_takes_no_work_off_the_clock() -> None:
     assert clock.now == pytest.approx(2.0)
 
 
-def test_the_measured_share_is_the_duty_and_slots_are_bit_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tells", [True, False], ids=["tells how far it is", "is silent within a pass"])
+def test_the_measured_share_is_the_duty_and_slots_are_bit_equal(tmp_path: Path, tells: bool) -> None:
     contents: dict[float, list[str]] = {}
     for duty in (1.0, 0.25):
         generator = Spinning()
         job = job_for(generator, tmp_path / str(duty))
         pool, reporter = job.create_pool(generator, None), Reporter(Path(job.run_dir) / STATUS)
-        filler = Filler(job.recipe(generator), pool, reporter, job.run_id, duty=duty)
-        generator.busy, started = 0.0, time.perf_counter()
+        recipe = job.recipe(generator if tells else generator.generate)
+        filler = Filler(recipe, pool, reporter, job.run_id, duty=duty)
+        started = time.perf_counter()
         while filler.step(range(5)):
             pass
         share = generator.busy / (time.perf_counter() - started)
+        assert (generator.rested > generator.busy) == (tells and duty < 1.0), "it rests between steps where it can"
         assert 0.6 * duty < share < 1.2 * duty + 0.05, f"asked for {duty}"
         assert reporter.status.generator_seconds < 3 * generator.busy, "a rest is no work of the generator"
         shards = [pool.read(k) for k in pool.slots()]

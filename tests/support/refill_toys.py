@@ -78,7 +78,7 @@ class Spinning:
     def __init__(self, seconds: float = 0.1, steps: int = 5) -> None:
         self.seconds = seconds
         self.steps = steps
-        self.busy = 0.0
+        self.busy = self.rested = 0.0
         self.on_progress: Callable[[], None] = lambda: None
 
     def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
@@ -86,8 +86,10 @@ class Spinning:
             began, end = time.perf_counter(), time.process_time() + self.seconds / self.steps
             while time.process_time() < end:
                 pass
-            self.busy += time.perf_counter() - began
+            ended = time.perf_counter()
             self.on_progress()
+            self.busy += ended - began
+            self.rested += time.perf_counter() - ended
         return drawn(condition, seeds)
 
 
