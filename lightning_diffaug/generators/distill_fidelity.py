@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ def measure(
     samples: int,
     batch_size: int,
     seed: int,
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Samples from teacher and students with the same noise and conditions, and compares.
 
@@ -62,6 +63,7 @@ def measure(
         samples: How many of each kind.
         batch_size: Most samples denoised at a time.
         seed: Of the choice of rows.
+        beat: Called after each step of the denoising, to show that work goes on.
 
     Returns:
         ``samples``, ``real``, ``components`` and ``explained`` (of the variance); ``kinds``: for each, ``of``,
@@ -86,7 +88,7 @@ def measure(
     kinds, reference = [], None
     for kind, scheduler, steps, sampler in [("teacher", usual, teacher.controls.num_inference_steps, teacher), *few]:
         started = time.perf_counter()
-        made = sampler(condition, seeds, batch_size).flatten(1)
+        made = sampler(condition, seeds, batch_size, lambda *_: beat()).flatten(1)
         seconds = (time.perf_counter() - started) / samples
         reference = made if reference is None else reference
         kinds.append(

@@ -131,7 +131,7 @@ class DistilledGenerator(DiffusionGenerator):
             if self.distill.samples:
                 record = fidelity.measure(
                     teacher.sampler, self._students, snapshot, self._conditions_of, self.distill.samples,
-                    self.batch_size, self.seed,
+                    self.batch_size, self.seed, lambda: progress(total, total),
                 )  # fmt: skip
                 fidelity.write(folder, record)
                 log.info("what the distillation lost:\n%s", fidelity.table(record))
