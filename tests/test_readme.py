@@ -36,6 +36,12 @@ def _rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+class Pairs(Dicts):
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        image = torch.rand(1, 8, 8, generator=_rng(i))
+        return {"image": image, "mask": (image > 0.5).float(), "label": i % 2}
+
+
 class Real(LightningDataModule):
     def __init__(self, dataset: Dataset[Any]) -> None:
         super().__init__()
@@ -72,7 +78,10 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 
     monkeypatch.setattr(lightning_diffaug, "DiffAugDataModule", quick, raising=False)
     monkeypatch.setattr(
-        lightning_diffaug, "DiffusionGenerator", lambda: DiffusionGenerator(fit={"steps": 2}), raising=False
+        lightning_diffaug,
+        "DiffusionGenerator",
+        lambda **settings: DiffusionGenerator(fit={"steps": 2}, **settings),
+        raising=False,
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     trainer = Trainer(
@@ -83,12 +92,13 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
         "model": Learner(),
         "your_datamodule": Real(Tuples()),
         "your_dict_datamodule": Real(Dicts()),
+        "real": Real(Pairs()),
     }
     sys.modules.pop("my_generator", None)
 
 
 def test_the_readmes_python_runs_as_it_stands(words: dict[str, Any], tmp_path: Path) -> None:
-    three_lines, dicts, module, own = BLOCKS
+    three_lines, dicts, module, own, conditions = BLOCKS
     exec(three_lines, words)
     assert words["mixed"].figures()["mix/achieved_fraction"] == 0.25
 
@@ -105,6 +115,11 @@ def test_the_readmes_python_runs_as_it_stands(words: dict[str, Any], tmp_path: P
     words["trainer"].fit_loop.max_epochs = 3
     words["trainer"].fit(words["model"], datamodule=words["mixed"])
     assert words["mixed"].figures()["pool/admitted"] >= 64
+
+    exec(conditions, words)
+    batch = next(iter(words["mixed"].train_dataloader()))
+    assert set(batch) == {"image", "mask", "label"}
+    words["mixed"].close()
 
 
 def test_every_command_of_the_readme_names_what_exists() -> None:
