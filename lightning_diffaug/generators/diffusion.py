@@ -142,6 +142,7 @@ class DiffusionGenerator:
         check_extras(scheduler, prediction_type, self.controls, threshold, negative_label, codec is not None)
         if self.codec is not None:
             check_codec(self.codec)
+        self._read: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._sampler: Sampler | None = None
         self._channels: dict[str, int] = {}
         self._given = Given({})
@@ -155,7 +156,9 @@ class DiffusionGenerator:
             GeneratorError: Nothing was loaded.
         """
         if self._sampler is None:
-            raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
+            if self._read is None:
+                raise GeneratorError("the generator has no weights yet. Call fit(...) and load(folder) first.")
+            self._sampler, self._read = self._built(*self._read), None
         return self._sampler
 
     @property
@@ -251,7 +254,7 @@ class DiffusionGenerator:
         )
 
     def load(self, folder: Path) -> None:
-        """Loads what `fit` wrote, verified by hash.
+        """Reads what `fit` wrote, verified by hash. The network is built for the first sample: not all runs make any.
 
         Raises:
             GeneratorError: The folder is incomplete, damaged, or was fitted for another prediction type.
@@ -263,22 +266,28 @@ class DiffusionGenerator:
                 f"generator is set to {self.fit_settings.prediction_type!r}. Set "
                 "generator.fit.prediction_type to the former, or fit anew."
             )
+        latent = description.get("latent")
+        if (latent is None) != (self.codec is None):
+            raise GeneratorError(
+                f"{folder} was fitted {'without' if latent is None else 'with'} a codec. Set generator.codec as it was."
+            )
+        self._device()  # one that is not there is said now
+        self._channels, self._given = dict(description["channels"]), Given.from_json(description["given"])
+        self._read, self._sampler = (state, description), None
+
+    def _built(self, state: dict[str, Tensor], description: dict[str, Any]) -> Sampler:
+        """The sampler of the weights that were read."""
         # Building the network draws initial weights, which are overwritten.
         with torch.random.fork_rng(devices=[]):
             architecture = Architecture.from_json(description["denoiser"])
             denoiser: Any = architecture.build()
         denoiser.load_state_dict(state)
         device, latent = self._device(), description.get("latent")
-        if (latent is None) != (self.codec is None):
-            raise GeneratorError(
-                f"{folder} was fitted {'without' if latent is None else 'with'} a codec. Set generator.codec as it was."
-            )
         shape, codec = architecture.shape, None
         if self.codec is not None and latent is not None:
             codec, shape = VaeCodec.load(Path(self.codec), device, latent["scale"]), tuple(latent["shape"])
-        self._channels, self._given = dict(description["channels"]), Given.from_json(description["given"])
         execution, denoiser = self.execution.on(device), denoiser.to(device).eval().requires_grad_(False)
-        self._sampler = Sampler(
+        return Sampler(
             denoiser=execution.prepare(denoiser, self._alive),
             prediction_type=self.fit_settings.prediction_type,
             scheduler=self.scheduler,

@@ -175,7 +175,7 @@ def test_each_denoiser_is_fitted_kept_and_loaded(case: str, tmp_path: Path) -> N
     condition = {"label": torch.tensor([0, 1, 0]), "tokens": tokens[:3]}
     first, again = made(), made()
     written = load_file(tmp_path / "denoiser.safetensors")
-    loaded = first._sampler.denoiser.state_dict()
+    loaded = first.sampler.denoiser.state_dict()
     assert written.keys() == loaded.keys()
     assert all(torch.equal(written[name], loaded[name]) for name in written)
     samples = first.generate(condition, [1, 2, 3])["image"]

@@ -297,3 +297,16 @@ def test_a_start_of_another_shape_is_refused(loaded: Loaded) -> None:
 def test_importing_the_package_does_not_import_diffusers() -> None:
     code = "import sys, lightning_diffaug.generators; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_process_that_makes_no_sample_does_not_build_the_network(fitted: Path) -> None:
+    """A refill that finds all its slots made starts seconds earlier."""
+    script = (
+        "import sys, torch; from pathlib import Path; from lightning_diffaug.generators import DiffusionGenerator\n"
+        "network = 'diffusers.models.unets.unet_2d'; generator = DiffusionGenerator()\n"
+        "generator.load(Path(sys.argv[1])); print(network in sys.modules)\n"
+        "generator.generate({'label': torch.tensor([1])}, [1]); print(network in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(fitted)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
