@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
@@ -222,12 +224,12 @@ def objections(folder: Path, samples: Tensor) -> Tensor:
     return cosine > checker.concept_embeds_weights[0] + 5e-4
 
 
-@functools.cache
-def _trained(root: Path) -> Path:
-    return train(root / "tiny_pipeline")
-
-
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the trained pipeline, made once in a session whichever module asks."""
-    return _trained(tmp_path_factory.getbasetemp())
+    """The folder of the trained pipeline, made once in a session whichever module and process of it asks."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / "tiny_pipeline"
+    with FileLock(root / "tiny_pipeline.lock"):
+        return folder if (folder / "model_index.json").exists() else train(folder)
