@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions.planner import take
-from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.errors import ConfigurationError, GeneratorError
 
 
 class Gate(Protocol):
@@ -43,6 +43,7 @@ def judge(
 
     Raises:
         GeneratorError: A gate raised, or its verdict is not one bool a sample.
+        ConfigurationError: A gate found a setting with which it cannot work.
     """
     reasons: list[str | None] = [None] * n
     passing = list(range(n))
@@ -53,6 +54,8 @@ def judge(
         selected = {name: value.index_select(0, index) for name, value in samples.items()}
         try:
             verdict = torch.as_tensor(gate(selected, take(condition, passing)))
+        except ConfigurationError:
+            raise
         except Exception as error:
             raise GeneratorError(f"gate {gate.name!r} raised {type(error).__name__}: {error}") from error
         if verdict.dtype != torch.bool or verdict.shape != (len(passing),):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions import Planner, take
-from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Gate, judge
 from lightning_diffaug.pool import Shard
 from lightning_diffaug.spec import LABEL, SampleSpec
@@ -64,6 +64,7 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
 
     Raises:
         GeneratorError: The generator, the planner or a gate raised.
+        ConfigurationError: One of them found a setting with which it cannot work; another try would not help.
     """
     started = time.perf_counter()
     if hasattr(recipe.generator, "on_progress"):
@@ -115,6 +116,8 @@ def _planned(recipe: Recipe, slot: int) -> Mapping[str, Any]:
     try:
         condition: Mapping[str, Any] = recipe.planner.plan(slot, n)
         sizes = {name: len(value) for name, value in condition.items()}
+    except ConfigurationError:
+        raise
     except Exception as error:
         raise GeneratorError(f"the planner raised {type(error).__name__}: {error}") from error
     if any(size != n for size in sizes.values()) or (LABEL in recipe.spec and LABEL not in sizes):
@@ -137,6 +140,8 @@ def _generate(
     generate = getattr(recipe.generator, "generate", recipe.generator)
     try:
         made = generate(condition, seeds)
+    except ConfigurationError:
+        raise
     except (Exception, SystemExit) as error:
         raise GeneratorError(f"the generator raised {type(error).__name__}: {error}") from error
     fields = recipe.spec.continuous

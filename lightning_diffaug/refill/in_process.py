@@ -92,7 +92,11 @@ class InProcessRefill:
         return self._pool
 
     def need(self, first: int, stop: int) -> None:
-        """Makes the missing slots now."""
+        """Makes the missing slots now.
+
+        Raises:
+            ConfigurationError: A setting is found to be wrong before any slot was made; later it only ends the filling.
+        """
         if self.gave_up:
             return
         threads = torch.get_num_threads()
@@ -102,7 +106,9 @@ class InProcessRefill:
                 filler = self._ready()
                 while filler.step(range(first, stop)):
                     pass
-        except GeneratorError as error:
+        except (GeneratorError, ConfigurationError) as error:
+            if isinstance(error, ConfigurationError) and not self.status.slots:
+                raise
             self.gave_up = str(error)
             log.error("%s\nTraining goes on with the samples that are there (data.when_short says how).", error)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from refill_toys import SPEC, Faulty, Steady, drawn
 from torch import Tensor
 
 from lightning_diffaug.conditions import QuotaPlanner
-from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Finite, InRange
 from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot, row_seed
 from lightning_diffaug.spec import FieldSpec, SampleSpec
@@ -151,6 +152,31 @@ class Plans:
 def test_a_planner_without_a_plan_is_named(plan: Any) -> None:
     with pytest.raises(GeneratorError, match="planner"):
         fill_slot(0, _recipe(planner=Plans(plan)))
+
+
+class Refusing:
+    name = "refusing"
+
+    def plan(self, slot: int, rows: int) -> Any:
+        raise ConfigurationError("Set data.planner to another one.")
+
+    def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
+        raise ConfigurationError("Set data.gates to others.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"generator": Faulty("setting")}, "generator.how"),
+        ({"planner": Refusing()}, "data.planner"),
+        ({"gates": (Refusing(),)}, "data.gates"),
+    ],
+)
+def test_a_setting_that_shows_to_be_wrong_only_when_samples_are_made_is_the_users_to_change(
+    changes: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"Set {re.escape(key)}"):
+        fill_slot(0, _recipe(**changes))
 
 
 def test_a_plan_may_hold_prompts_and_lists() -> None:

@@ -120,3 +120,15 @@ def test_a_setting_that_only_the_fit_can_judge_is_the_users_to_change(
     monkeypatch.setattr(Fitted, "fit", fit)
     with pytest.raises(ConfigurationError, match=r"generator\.fit\.steps"):
         _refill(Fitted(), tmp_path).need(0, 1)
+
+
+def test_a_setting_that_only_sampling_finds_wrong_ends_training_before_its_first_slot_and_not_later(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"generator\.how"):
+        _refill(Faulty("setting"), tmp_path / "first").need(0, 1)
+    later = _refill(Faulty("setting", [1]), tmp_path / "later")
+    later.need(0, 1)
+    later.need(0, 2)
+    assert "generator.how" in later.gave_up
+    assert later.status.slots == 1

@@ -185,6 +185,17 @@ def test_what_the_process_cannot_import_is_given_up_at_once(
 
 
 @pytest.mark.faults
+def test_a_setting_that_only_sampling_finds_wrong_is_said_at_once_and_not_tried_again(start: Start) -> None:
+    refill = start(Faulty("setting"), max_restarts=5, backoff=60.0)
+    refill.need(0, 2)
+    watched(refill, lambda: refill.gave_up)
+    assert "Set generator.how" in refill.gave_up
+    assert "a restart would not help" in refill.gave_up
+    assert refill.misconfigured
+    assert refill.status.slots == 0
+
+
+@pytest.mark.faults
 def test_a_fit_that_fails_is_given_up_with_its_reason(start: Start) -> None:
     refill = start(Fitted(broken=True), max_restarts=0)
     watched(refill, lambda: refill.gave_up)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.naming import name_of
 from lightning_diffaug.pool.process import machine_id
 from lightning_diffaug.refill.fill_slot import row_seed
@@ -109,8 +110,9 @@ class Faulty:
     """Fails in one way, always or for some slots.
 
     Args:
-        how: ``"raise"``, ``"nan"``, ``"shape"``, ``"nothing"``, ``"exit"``, ``"quit"`` (without unwinding), ``"kill"``
-            (-9), ``"sleep"`` or ``"native"`` (sleeps in native code that no signal handler interrupts).
+        how: ``"raise"``, ``"setting"`` (one is wrong), ``"nan"``, ``"shape"``, ``"nothing"``, ``"exit"``, ``"quit"``
+            (without unwinding), ``"kill"`` (-9), ``"sleep"`` or ``"native"`` (sleeps in native code that no signal
+            handler interrupts).
         slots: In which slots of `SLOT` rows; None: always.
         seconds: Time that a pass takes which does not fail.
     """
@@ -129,6 +131,8 @@ class Faulty:
                 return samples
         if self.how == "raise":
             raise ValueError("the toy is broken")
+        if self.how == "setting":
+            raise ConfigurationError("Set generator.how to another one.")
         if self.how == "exit":
             sys.exit(7)
         if self.how == "quit":
