@@ -219,8 +219,17 @@ class DiffusionGenerator:
             "inversion_steps": self.inversion_steps if self.source in INVERTED else None,
             "repaint": self.repaint,
             "sampler_version": SAMPLER_VERSION,
+            **self._network_key(),
             **self.execution.on(named_device(self.device, self.trainer_devices)).key(),
         }
+
+    def _network_key(self) -> dict[str, Any]:
+        """What turns the same weights into other samples: the codec's decoder, and code of the user's."""
+        key: dict[str, Any] = {}
+        if self.codec is not None:
+            key["codec"] = codec_hash(Path(self.codec))
+        name, source = source_of_denoiser(self.fit_settings.denoiser)
+        return key if source is None else {**key, "denoiser": [name, source]}
 
     def fit(
         self,

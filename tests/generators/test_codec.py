@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from exact_denoiser import GaussianDenoiser
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -174,6 +175,20 @@ def test_another_autoencoder_is_another_fit(vae: Path, tmp_path: Path) -> None:
     weights = next(copy.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert DiffusionGenerator(codec=str(copy)).fit_key() != keys[0]
+
+
+def test_another_decoder_of_the_same_latents_is_another_pool(vae: Path, tmp_path: Path) -> None:
+    """Its encoder is the same, so the fitted weights are too; what is decoded of their latents is not."""
+    copy = shutil.copytree(vae, tmp_path / "copy")
+    key = DiffusionGenerator(codec=str(vae)).sample_key()
+    assert DiffusionGenerator(codec=str(copy)).sample_key() == key != DiffusionGenerator().sample_key()
+    file = next(copy.glob("*.safetensors"))
+    tensors = load_file(file)
+    changed = next(name for name in tensors if name.startswith("decoder."))
+    save_file({**tensors, changed: tensors[changed] + 0.1}, file)
+    x = torch.zeros(1, 1, 8, 8)
+    assert torch.equal(VaeCodec.load(copy).encode(x), VaeCodec.load(vae).encode(x))
+    assert DiffusionGenerator(codec=str(copy)).sample_key() != key
 
 
 def test_loading_leaves_the_global_random_state_alone(vae: Path) -> None:

@@ -252,3 +252,23 @@ def test_conditions_and_denoiser_name_the_fit_and_are_plain_settings() -> None:
         keys.append(json.dumps(generator.fit_key(), sort_keys=True))
     assert len(set(keys)) == len(keys)
     assert len(json.loads(keys[-1])["denoiser"][1]) > 8  # the code of the user's network is part of it
+
+
+NETWORK = """
+from own_denoiser import Mlp
+
+class Net(Mlp):
+    pass
+"""
+
+
+def test_other_code_of_an_own_network_is_another_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights may be read by it, and mean something else."""
+    file = tmp_path / "changing_net.py"
+    file.write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    generator = DiffusionGenerator(fit={"denoiser": "changing_net.Net"})
+    before = generator.sample_key()
+    assert before == generator.sample_key()
+    file.write_text(NETWORK.replace("pass", "null = None"))
+    assert generator.sample_key() != before
