@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIT_VERSION", "ClassBalancedDraws", "Fitted", "fit_denoiser", "learning_rate"]
 
-FIT_VERSION = 3
+FIT_VERSION = 4
 """Raised with every change that makes other weights from the same settings; part of the fit's fingerprint."""
 
 

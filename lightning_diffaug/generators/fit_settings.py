@@ -46,7 +46,7 @@ class FitSettings:
         hold_out: Share of the real training samples, of each class, that the fit is judged by instead of fitted; 0
             judges nothing. The weights with the lowest loss on it are kept.
         patience: Checks without a lower loss after which the fit stops early; None: never.
-        check_every: Steps between checks.
+        check_every: Steps between checks; the last step is checked too.
         precision: ``"32-true"``, ``"bf16-mixed"``, or ``"auto"``: the latter on a CUDA device that has it.
         checkpoint_every: Seconds between checkpoints, from which an interrupted fit goes on; None: no checkpoints. The
             only value that is not part of the fingerprint, as it changes no weight.

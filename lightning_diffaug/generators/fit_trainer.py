@@ -45,6 +45,17 @@ class _Progress(Callback):
         self._progress(trainer.global_step, self._total)  # a long check is no hang
 
 
+class _LastCheck(Callback):
+    """Has the last step checked too, where it is no multiple of `FitSettings.check_every`."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self._steps:
+            trainer.should_stop = True  # before which Lightning validates
+
+
 class _FileIO(CheckpointIO):
     """Lightning's checkpoints as a `FitCheckpoint`; what was loaded to see whether it can be used is not read again."""
 
@@ -112,6 +123,8 @@ def run(
     settings = module.settings
     plugins: list[Any] = [LightningEnvironment()]  # never the cluster's, which is the outer trainer's
     callbacks: list[Callback] = [_Progress(settings.steps, progress)]
+    if held_out is not None:
+        callbacks.append(_LastCheck(settings.steps))
     resumed = None
     if checkpoint is not None and settings.checkpoint_every is not None:
         io = _FileIO(checkpoint)

@@ -142,6 +142,22 @@ def test_patience_ends_fit_denoiser_early_and_without_it_the_fit_runs_to_its_end
     assert len(_fit(snapshot, **short).losses) == 60
 
 
+@pytest.mark.parametrize("check_every", [5, 12, 1000])
+def test_the_last_step_is_judged_too(check_every: int) -> None:
+    """A fit that only gets better is best at its end, wherever the checks before fall."""
+    snapshot = pictures(_images(20))
+    settings = {"steps": 29, "lr": 0.003, "hold_out": 0.3, "warmup_steps": 0, "ema": 0.0, "precision": "32-true"}
+    steps: list[int] = []
+    kept = _fit(snapshot, lambda step, total: steps.append(step), check_every=check_every, **settings)
+    last = _fit(snapshot, check_every=29, **settings)
+    for name, value in last.denoiser.state_dict().items():
+        assert torch.equal(kept.denoiser.state_dict()[name], value), name
+    once = steps.count(29) - 1
+    assert once > 0, "the last check shows life"
+    assert {steps.count(step) - 1 for step in set(steps)} == {0, once}, "none is checked twice"
+    assert len(kept.losses) == 29
+
+
 def test_a_users_own_trainer_and_loader_fit_a_network_as_fit_denoiser_does() -> None:
     """From the same batches come the same weights: the averages, clipped gradients and schedule are the module's."""
     images, labels = _images(32) * 2 - 1, torch.arange(32) % 4

@@ -61,7 +61,14 @@ def _left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("judged", [{}, {"hold_out": 0.2, "check_every": 4, "patience": 3, "min_snr": 5.0}])
+@pytest.mark.parametrize(
+    "judged",
+    [
+        {},
+        {"hold_out": 0.2, "check_every": 4, "patience": 3, "min_snr": 5.0},
+        {"hold_out": 0.2, "check_every": 7},  # the last step is checked besides
+    ],
+)
 @pytest.mark.parametrize("stop_at", [2, 5, 8, STEPS])
 def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path: Path, stop_at: int, judged: dict[str, Any]) -> None:
     fit, file = _Fit(**judged), tmp_path / "fit.ckpt"
