@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_diffaug.errors import PoolError
 from lightning_diffaug.figures import MANY_CLASSES
-from lightning_diffaug.spec import IMAGE, LABEL
+from lightning_diffaug.spec import IMAGE, LABEL, FieldSpec
 
 if TYPE_CHECKING:
     from lightning_diffaug.datamodule import DiffAugDataModule
+
+log = logging.getLogger(__name__)
 
 _PER_CLASS = 6
 _TOLERANCE = 0.01  # of the synthetic fraction: an epoch is exact to one draw
@@ -81,37 +86,57 @@ def draw_samples(data: DiffAugDataModule, path: Path) -> Path | None:
         path: PNG file to write.
 
     Returns:
-        The file, or None where there is nothing to draw (no pool, no labels, samples that are not images).
+        The file, or None where there is nothing to draw (no pool, no labels, samples that are not images), or where it
+        could not be drawn, which is logged: the run is done, and a picture is no reason for it to fail.
     """
-    real, pooled = _real_images(data), _pooled_images(data)
-    if real is None or pooled is None:
+    try:
+        pooled = _pooled_images(data)
+        if pooled is None:
+            return None
+        pairs = zip(data.class_names, _real_images(data), pooled, strict=True)
+        return draw_grid([(name, (("real", left), ("synthetic", right))) for name, left, right in pairs], path)
+    except Exception as error:  # the user's dataset may raise anything; a full disk; more classes than pixels
+        log.warning(
+            "%s is not drawn (%s: %s). The run and its figures are whole; diffaug pool grid draws what is in a pool.",
+            path, type(error).__name__, error,
+        )  # fmt: skip
         return None
-    names = data.class_names
-    rows = [
-        (name, real[0][real[1] == c][:_PER_CLASS], pooled[0][pooled[1] == c][:_PER_CLASS])
-        for c, name in enumerate(names)
-    ]
-    return draw_grid([(f"{name}", (("real", left), ("synthetic", right))) for name, left, right in rows], path)
 
 
-def _real_images(data: DiffAugDataModule) -> tuple[Tensor, Tensor] | None:
-    """The raw real training images (n, C, H, W) and their class indices (n,); None without images or labels."""
-    known = data.real_training
-    if known is None or known.class_index is None or known.spec.get(IMAGE) is None:
-        return None
-    snapshot = known.snapshot()
-    return None if snapshot is None else (snapshot.raw(IMAGE), torch.from_numpy(known.class_index))
-
-
-def _pooled_images(data: DiffAugDataModule) -> tuple[Tensor, Tensor] | None:
-    """Images (n, C, H, W) and class indices (n,) of the window that was frozen last; None without any."""
+def _pooled_images(data: DiffAugDataModule) -> list[Tensor] | None:
+    """Some images (n, C, H, W) of each class from the window that was frozen last; None without any."""
     known, pool = data.real_training, data.pool
-    if known is None or pool is None or not {IMAGE, LABEL} <= {field.name for field in known.spec.fields}:
+    if known is None or known.class_index is None or pool is None:
         return None
-    shards = [pool.read(k) for k in data.window_slots if pool.has(k)]
-    if not shards:
+    if known.raw is None or not {IMAGE, LABEL} <= {field.name for field in known.spec.fields}:
         return None
-    return torch.cat([s.fields[IMAGE] for s in shards]), torch.cat([s.fields[LABEL] for s in shards])
+    found: list[list[Tensor]] = [[] for _ in data.class_names]
+    for slot in data.window_slots:
+        with contextlib.suppress(PoolError, FileNotFoundError):  # damaged or dropped since it was read
+            shard = pool.read(slot)
+            for image, label in zip(shard.fields[IMAGE], shard.fields[LABEL].tolist(), strict=True):
+                if len(found[label]) < _PER_CLASS:
+                    found[label].append(image.clone())
+    return [_stacked(images, known.spec[IMAGE]) for images in found] if any(found) else None
+
+
+def _real_images(data: DiffAugDataModule) -> list[Tensor]:
+    """Some raw real training images (n, C, H, W) of each class; no others are read."""
+    from lightning_diffaug.sample import leaf_to_tensor, leaves  # torchvision, which drawing a pool does not need
+    from lightning_diffaug.wrapping import untouched_rng
+
+    known: Any = data.real_training
+    field = known.spec[IMAGE]
+    images = []
+    with untouched_rng():
+        for c in range(len(known.class_names)):
+            some = np.flatnonzero(known.class_index == c)[:_PER_CLASS].tolist()
+            images.append(_stacked([leaf_to_tensor(leaves(known.raw[i])[field.path], field) for i in some], field))
+    return images
+
+
+def _stacked(images: Sequence[Tensor], field: FieldSpec) -> Tensor:
+    return torch.stack(list(images)) if images else torch.empty((0, *field.shape), dtype=field.torch_dtype)
 
 
 def draw_grid(rows: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], path: Path, per_part: int = _PER_CLASS) -> Path:

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_toys import Images, Noise, RealModule, Recorder, prefilled, trainer
 
-from lightning_diffaug.report import draw_grid, print_table, write_metrics
+import lightning_diffaug.start
+from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.report import draw_grid, draw_samples, print_table, write_metrics
 
 
 def test_metrics_are_one_flat_object(tmp_path: Path) -> None:
@@ -66,3 +72,86 @@ def test_shares_of_hundreds_of_classes_do_not_flood_the_table(
     assert len(text) < 400
     assert "300 classes are in metrics.json" in text
     assert str(tmp_path / "pool") in text
+
+
+class Counted(Images):
+    """Says which of its samples are read."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.read: set[int] = set()
+
+    def __getitem__(self, index: int) -> Any:
+        self.read.add(index)
+        return super().__getitem__(index)
+
+
+Trained = Callable[..., tuple[DiffAugDataModule, Counted]]
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """Makes a fit with a pool that is there, and with data that are too many to be copied."""
+    monkeypatch.setattr(lightning_diffaug.start, "NoRefill", prefilled([0, 1]))
+
+    def fit(fraction: float = 0.5) -> tuple[DiffAugDataModule, Counted]:
+        train = Counted(90)
+        mixed = DiffAugDataModule(
+            RealModule(train), Noise(), fraction, refill="none", balance="classes", window=32, slot_size=16,
+            cache_dir=tmp_path / "cache", snapshot_limit=1,
+        )  # fmt: skip
+        trainer(tmp_path, limit_train_batches=1).fit(Recorder(), mixed)
+        train.read.clear()
+        return mixed, train
+
+    return fit
+
+
+def test_a_picture_reads_a_few_samples_of_each_class_and_copies_no_data(trained: Trained, tmp_path: Path) -> None:
+    mixed, train = trained()
+    path = draw_samples(mixed, tmp_path / "samples.png")
+    assert path is not None
+    assert path.is_file()
+    assert train.read == set(range(18)), "six of each of three classes"
+
+
+def test_without_a_pool_no_sample_is_read(trained: Trained, tmp_path: Path) -> None:
+    mixed, train = trained(fraction=0.0)
+    assert draw_samples(mixed, tmp_path / "samples.png") is None
+    assert not train.read
+
+
+def test_a_picture_shows_what_of_the_window_is_still_whole(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixed, _ = trained()
+    pool = mixed.pool
+    assert pool is not None
+    damaged, whole = mixed.window_slots
+    pool.path(damaged).write_bytes(b"no shard")
+    assert draw_samples(mixed, tmp_path / "samples.png") is not None
+    pool.path(whole).unlink()
+    assert draw_samples(mixed, tmp_path / "none.png") is None
+    assert "is not drawn" not in caplog.text, "there is nothing to draw"
+
+
+def _gone(dataset: Any, index: int) -> Any:
+    raise OSError("the drive is gone")
+
+
+@pytest.mark.parametrize("how", ["dataset", "disk"])
+def test_a_picture_that_cannot_be_drawn_is_a_warning(
+    how: str,
+    trained: Trained,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed, _ = trained()
+    if how == "dataset":
+        monkeypatch.setattr(Counted, "__getitem__", _gone)
+    folder = tmp_path if how == "dataset" else tmp_path / "gone"
+    assert draw_samples(mixed, folder / "samples.png") is None
+    (said,) = [record for record in caplog.records if "is not drawn" in record.getMessage()]
+    assert said.levelno == logging.WARNING
+    assert ("the drive is gone" if how == "dataset" else "gone") in said.getMessage()
