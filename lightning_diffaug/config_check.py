@@ -8,7 +8,7 @@ import typing
 from typing import Any, Union
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from lightning_diffaug.errors import ConfigurationError
 
@@ -16,9 +16,11 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", types
 
 
 def check_values(node: Any, key: str) -> None:
-    """Refuses values that are missing, and words where numbers belong; in the nodes inside too.
+    """Refuses values that are missing, and words where numbers belong; in the nodes inside too. Converts the rest.
 
-    Only annotations of numbers, truth values and null are looked at: what else may be given, its maker says itself.
+    A value that is one of the annotated kind in another spelling (``4.0`` for a whole number, the text ``1e-3``, which
+    YAML makes of it, for a number) is replaced in the node. Only annotations of numbers, truth values and
+    null are looked at: what else may be given, its maker says itself.
 
     Args:
         node: A node of the configuration; without ``_target_`` it is left alone.
@@ -37,18 +39,31 @@ def check_values(node: Any, key: str) -> None:
                 f"{path} has no value, and {node._target_.rpartition('.')[2]} needs one. Set {path}=<value>."
             )
         check_values(node[name], path)
-        check_value(node[name], hints.get(name, Any), path)
+        given = node[name]
+        value = check_value(given, hints.get(name, Any), path)
+        if value is not given:
+            with read_write(node):
+                node[name] = value
 
 
-def check_value(value: Any, hint: Any, path: str) -> None:
+def check_value(value: Any, hint: Any, path: str) -> Any:
     """Refuses a value that is not of the annotated kind.
+
+    Returns:
+        The value; as int or float where it was the same number in another spelling.
 
     Raises:
         ConfigurationError: The text names `path`.
     """
-    if not _fits(value, hint):
-        kinds = [_KINDS[part] for part in _parts(hint)]
+    parts = _parts(hint)
+    if not all(isinstance(part, type) and part in _KINDS for part in parts):
+        return value
+    if not _fits(value, parts):
+        kinds = [_KINDS[part] for part in parts]
         raise ConfigurationError(f"{path}={value} is not {' or '.join(kinds)}. Set {path} to such a value.")
+    if isinstance(value, float) and float not in parts:
+        return int(value)
+    return float(value) if isinstance(value, str) else value
 
 
 def argument_types(target: Any) -> dict[str, Any]:
@@ -73,10 +88,7 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    parts = _parts(hint)
-    if not all(isinstance(part, type) and part in _KINDS for part in parts):
-        return True
+def _fits(value: Any, parts: tuple[Any, ...]) -> bool:
     if value is None:
         return types.NoneType in parts
     if isinstance(value, bool):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union
 
 import pytest
+from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
@@ -31,7 +32,34 @@ from lightning_diffaug.errors import ConfigurationError
     ],
 )
 def test_what_fits_or_is_not_for_this_check_passes(value: Any, hint: Any) -> None:
-    check_value(value, hint, "key")
+    assert check_value(value, hint, "key") == (float(value) if hint is float else value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "converted"),
+    [
+        (90.0, int, 90),
+        (4.0, int | None, 4),
+        (1.0, Union[int, float, None], 1.0),  # noqa: UP007 - a share, where 1 would be a count
+        (1, float, 1),
+        ("1e-3", float | None, 1e-3),
+        ("1e-3", str | float, "1e-3"),
+        (True, bool | int, True),
+    ],
+)
+def test_the_same_number_in_another_spelling_becomes_what_is_annotated(value: Any, hint: Any, converted: Any) -> None:
+    found = check_value(value, hint, "key")
+    assert (found, type(found)) == (converted, type(converted))
+
+
+def test_a_node_holds_what_its_maker_can_count_with() -> None:
+    target = "lightning_diffaug.generators.DiffusionGenerator"
+    given = {"_target_": target, "scheduler": "ddim", "batch_size": 256.0, "eta": "1e-1"}
+    node = OmegaConf.create(given, flags={"struct": True, "readonly": True})
+    check_values(node, "generator")
+    generator = instantiate(node, _convert_="all")
+    assert (generator.batch_size, type(generator.batch_size)) == (256, int)
+    assert generator.controls.eta == 0.1
 
 
 @pytest.mark.parametrize(

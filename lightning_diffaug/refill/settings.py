@@ -50,7 +50,7 @@ class RefillSettings:
                 "a process beside training."
             )
         for name, hint in argument_types(type(self)).items():
-            check_value(getattr(self, name, None), hint, f"refill.{name}")
+            object.__setattr__(self, name, check_value(getattr(self, name), hint, f"refill.{name}"))
         bounds = {
             "ahead": (self.ahead, 0), "nice": (self.nice, 0), "threads": (self.threads, 1),
             "attempts": (self.attempts, 1), "max_restarts": (self.max_restarts, 0),
@@ -62,7 +62,7 @@ class RefillSettings:
                 )
         if self.nice > 19:
             raise ConfigurationError(f"refill.nice={self.nice} is above 19, the lowest priority. Set refill.nice=19.")
-        if isinstance(self.duty, bool) or not isinstance(self.duty, (int, float)) or not 0.0 < self.duty <= 1.0:
+        if not 0.0 < self.duty <= 1.0:
             raise ConfigurationError(
                 f"refill.duty={self.duty!r} is not in (0, 1]: it is the share of the time in which the generator may "
                 "compute. Set refill.duty to e.g. 0.5, or to 1 for no rest."

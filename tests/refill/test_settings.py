@@ -17,6 +17,12 @@ def test_a_name_a_mapping_and_settings_are_accepted() -> None:
     assert RefillSettings.of(settings) is settings
 
 
+def test_a_number_in_another_spelling_is_the_number() -> None:
+    settings = RefillSettings.of({"ahead": 4.0, "threads": 2.0, "backoff": "1e-3", "duty": "5e-1"})
+    assert list(range(settings.ahead + settings.threads)) == list(range(6))
+    assert (settings.backoff, settings.duty) == (0.001, 0.5)
+
+
 def test_the_defaults_are_those_of_the_contract() -> None:
     settings = RefillSettings()
     assert (settings.mode, settings.ahead, settings.nice, settings.threads) == ("local", 4, 19, 1)
@@ -35,6 +41,7 @@ def test_a_duty_slows_who_works_beside_training_and_not_who_is_waited_for() -> N
         ({"mode": "ray"}, "refill="),
         ({"nicee": 3}, "refill.nicee"),
         ({"ahead": -1}, "refill.ahead"),
+        ({"ahead": 4.5}, "refill.ahead"),
         ({"nice": -5}, "refill.nice"),
         ({"nice": 20}, "refill.nice"),
         ({"threads": 0}, "refill.threads"),
