@@ -64,11 +64,7 @@ class RandomAffine:
         Raises:
             ConfigurationError: The samples are no images.
         """
-        if x.ndim != 4:
-            raise ConfigurationError(
-                f"samples of shape {tuple(x.shape[1:])} are not images (C, H, W), and the augmentation inside the fit "
-                "rotates, shifts and scales images. Set generator.fit.augment_p=0."
-            )
+        check_images(tuple(x.shape[1:]))
         height, width = size or (x.shape[2], x.shape[3])
         angle, shift_x, shift_y, growth = how.unbind(1)
         angle = angle * math.radians(self.degrees)
@@ -101,3 +97,16 @@ class RandomAffine:
         unit = min(math.radians(self.degrees), 1.0) or 1.0
         columns = [(torch.cos(angle) - 1.0) / unit, torch.sin(angle) / unit, *rest]
         return torch.where(active[:, None], torch.stack(columns, 1), 0.0)
+
+
+def check_images(shape: tuple[int, ...]) -> None:
+    """Refuses samples that cannot be augmented.
+
+    Raises:
+        ConfigurationError: They are no images.
+    """
+    if len(shape) != 3:
+        raise ConfigurationError(
+            f"samples of shape {shape} are not images (C, H, W), and the augmentation inside the fit rotates, shifts "
+            "and scales images. Set generator.fit.augment_p=0."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +87,28 @@ def check_codec(folder: str) -> None:
             "space the denoiser works. Set generator.codec to the folder that vae.save_pretrained(...) of a diffusers "
             "AutoencoderKL wrote, or to null."
         )
+
+
+def latent_shape(folder: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the latents of samples, from an autoencoder's config alone.
+
+    Args:
+        folder: See `check_codec`.
+        shape: Of one sample.
+
+    Raises:
+        ConfigurationError: The samples are no images, or not of the channels that it encodes.
+    """
+    check_codec(folder)
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    channels = config.get("in_channels", 3)
+    if len(shape) != 3 or shape[0] != channels:
+        raise ConfigurationError(
+            f"codec={folder!r} encodes images ({channels}, H, W), and the samples have the shape {shape}. Set "
+            "generator.codec to an autoencoder that was trained on such samples, or to null."
+        )
+    halvings = len(config.get("block_out_channels", (64,))) - 1
+    return (config.get("latent_channels", 4), *(length >> halvings for length in shape[1:]))
 
 
 def codec_hash(folder: Path) -> str:

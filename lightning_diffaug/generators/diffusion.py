@@ -15,19 +15,20 @@ from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import Architecture, check_denoiser, source_of_denoiser
 from lightning_diffaug.generators.device import named_device, resolve_device
-from lightning_diffaug.generators.diffusion_fit import fit_to
+from lightning_diffaug.generators.diffusion_fit import check_fit, fit_to, given_fields
 from lightning_diffaug.generators.execution import Execution
 from lightning_diffaug.generators.fit import FIT_VERSION, Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.given import Given, check_conditions, condition_settings
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
 from lightning_diffaug.generators.protocol import Condition
-from lightning_diffaug.generators.sampler import Sampler, check_extras
+from lightning_diffaug.generators.sampler import Sampler, check_extras, check_negative_label
 from lightning_diffaug.generators.schedulers import check_scheduler
 from lightning_diffaug.generators.sources import INVERTED, check_source
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
+    from lightning_diffaug.spec import SampleSpec
 
 
 class DiffusionGenerator:
@@ -169,14 +170,26 @@ class DiffusionGenerator:
     @property
     def given(self) -> list[str]:
         """Fields of the sample that are conditions and that the planner gives."""
-        settings = self._condition_settings or {}
-        return [name for name, setting in settings.items() if setting.kind != "class" and setting.of is None]
+        return given_fields(self._condition_settings)
 
     @property
     def derived(self) -> dict[str, dict[str, Any]]:
         """Conditions that the planner makes of a field: name → ``of``, ``how``, ``factor``."""
         settings = self._condition_settings or {}
         return {name: setting.derivation() for name, setting in settings.items() if setting.of is not None}
+
+    def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
+        """Says what would be wrong in the fit or in sampling before anything starts; nothing is built or remembered.
+
+        Args:
+            spec: The fields of a sample.
+            class_names: Class names in order; () for data without labels.
+
+        Raises:
+            ConfigurationError: Samples, conditions and denoiser do not go together, or a class is none of the data's.
+        """
+        check_negative_label(self.negative_label, class_names)
+        check_fit(spec, len(class_names), self.fit_settings, self._condition_settings, self.codec)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values."""

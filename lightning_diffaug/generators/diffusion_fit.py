@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS
-from lightning_diffaug.generators.codec import Codec
-from lightning_diffaug.generators.denoisers import Architecture, ConditionSpec
+from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, check_images
+from lightning_diffaug.generators.codec import Codec, latent_shape
+from lightning_diffaug.generators.denoisers import Architecture, Conditions, ConditionSpec
 from lightning_diffaug.generators.fit import Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
-from lightning_diffaug.generators.given import ConditionSetting, Given
+from lightning_diffaug.generators.given import ConditionSetting, Given, asked_for, told_as
 from lightning_diffaug.generators.latents import LATENT, latent_snapshot
 
 if TYPE_CHECKING:
@@ -54,18 +54,14 @@ def fit_to(
         ConfigurationError: Samples, conditions and denoiser do not go together.
         GeneratorError: The fit diverged.
     """
-    given = [name for name, setting in (conditions or {}).items() if setting.kind != "class" and setting.of is None]
-    channels, shape = made_together(snapshot.spec, given)
+    channels, shape = made_together(snapshot.spec, given_fields(conditions))
     data, names, latent = snapshot, list(channels), None
     if codec is not None:
         data, scale = latent_snapshot(snapshot, names, codec)
         latent = {"scale": scale, "shape": list(shape)}
         names, shape = [LATENT], data.spec[LATENT].shape
     told = Given.of(conditions, snapshot, shape)
-    specs = told.specs
-    if settings.augment_as == "condition":
-        specs[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
-    architecture = Architecture.of(settings.denoiser, shape, specs, settings.denoiser_arguments())
+    architecture = _architecture(settings, shape, told.specs)
     fitted = fit(
         architecture.build, data, names, settings, seed, device, progress, told.rows(conditions, snapshot), checkpoint
     )
@@ -76,6 +72,48 @@ def fit_to(
         "prediction_type": settings.prediction_type,
         "latent": latent,
     }
+
+
+def check_fit(
+    spec: SampleSpec,
+    classes: int,
+    settings: FitSettings,
+    conditions: Mapping[str, ConditionSetting] | None,
+    codec: str | None,
+) -> None:
+    """Refuses what `fit_to` would, as far as it shows before any data are read or any network is built.
+
+    Args:
+        spec: The fields of a sample.
+        classes: Number of classes.
+        settings: As the next, see `fit_to`.
+        conditions: What the denoiser is told.
+        codec: Folder of the autoencoder, or None.
+
+    Raises:
+        ConfigurationError: Samples, conditions and denoiser do not go together.
+    """
+    _, shape = made_together(spec, given_fields(conditions))
+    if codec is not None:
+        shape = latent_shape(codec, shape)
+    if settings.augment_p > 0.0:
+        check_images(shape)
+    told = {
+        name: told_as(name, setting, spec, classes, shape)[0] for name, setting in asked_for(conditions, spec).items()
+    }
+    _architecture(settings, shape, told).check()
+
+
+def _architecture(settings: FitSettings, shape: tuple[int, ...], told: Conditions) -> Architecture:
+    specs = dict(told)
+    if settings.augment_as == "condition":
+        specs[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
+    return Architecture.of(settings.denoiser, shape, specs, settings.denoiser_arguments())
+
+
+def given_fields(conditions: Mapping[str, ConditionSetting] | None) -> list[str]:
+    """Fields of the sample that are conditions, and that the planner gives."""
+    return [name for name, setting in (conditions or {}).items() if setting.kind != "class" and setting.of is None]
 
 
 def made_together(spec: SampleSpec, given: Collection[str] = ()) -> tuple[dict[str, int], tuple[int, ...]]:

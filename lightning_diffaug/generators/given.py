@@ -19,7 +19,7 @@ from lightning_diffaug.generators.protocol import LABEL, MASK, NEGATIVE, OF_STAR
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
-    from lightning_diffaug.spec import FieldSpec
+    from lightning_diffaug.spec import FieldSpec, SampleSpec
 
 _LOOKED_AT = 4096
 """Rows of the training data that a field's centre and scale are taken from."""
@@ -110,6 +110,43 @@ def check_conditions(settings: Mapping[str, ConditionSetting] | None, source: st
             )
 
 
+def asked_for(settings: Mapping[str, ConditionSetting] | None, spec: SampleSpec) -> Mapping[str, ConditionSetting]:
+    """The settings; None: the class, where there are labels."""
+    if settings is not None:
+        return settings
+    return {} if spec.get(LABEL) is None else {LABEL: ConditionSetting("class")}
+
+
+def told_as(
+    name: str, setting: ConditionSetting, spec: SampleSpec, classes: int, shape: tuple[int, ...]
+) -> tuple[ConditionSpec, tuple[int, ...]]:
+    """What a denoiser is told of one condition, and the shape of one raw value; no data are looked at.
+
+    Args:
+        name: Of the condition.
+        setting: What the user says of it.
+        spec: The fields of a sample.
+        classes: Number of classes.
+        shape: Of one sample, as it is denoised.
+
+    Raises:
+        ConfigurationError: A field is missing, or cannot be told as its kind says.
+    """
+    field = spec.get(setting.of or name)
+    if field is None or (setting.of is not None and not field.continuous):
+        raise ConfigurationError(
+            f"the condition {name!r} needs the field {setting.of or name!r}, and the samples have "
+            f"{[field.name for field in spec.fields]}. Name it in data.fields, e.g. "
+            f"{{<path in the sample>: {setting.of or name}}}, or leave it out of generator.conditions."
+        )
+    if setting.kind == "class":
+        return ConditionSpec("class", classes=classes), ()
+    value = field.shape
+    if setting.of is not None and setting.how is not None:
+        value = tuple(derive(torch.zeros(1, *value), setting.how, setting.factor).shape[1:])
+    return ConditionSpec(setting.kind, _told_shape(name, setting.kind, value, shape)), value
+
+
 @dataclass(frozen=True)
 class GivenField:
     """How a denoiser is told of one field. Plain values: it travels with the weights.
@@ -177,8 +214,7 @@ class Given:
         Raises:
             ConfigurationError: A field is missing, or cannot be told as its kind says.
         """
-        if settings is None:
-            settings = {LABEL: ConditionSetting("class")} if snapshot.labels is not None else {}
+        settings = asked_for(settings, snapshot.spec)
         return cls({name: _looked_at(name, setting, snapshot, shape) for name, setting in settings.items()})
 
     def rows(
@@ -230,23 +266,12 @@ def _raw(name: str, setting: ConditionSetting | None, snapshot: Snapshot, rows: 
 
 
 def _looked_at(name: str, setting: ConditionSetting, snapshot: Snapshot, shape: tuple[int, ...]) -> GivenField:
-    field = snapshot.spec.get(name if setting.of is None else setting.of)
-    if field is None or (setting.of is not None and not field.continuous):
-        raise ConfigurationError(
-            f"the condition {name!r} needs the field {setting.of or name!r}, and the samples have "
-            f"{[field.name for field in snapshot.spec.fields]}. Name it in data.fields, e.g. "
-            f"{{<path in the sample>: {setting.of or name}}}, or leave it out of generator.conditions."
-        )
-    if setting.kind == "class":
-        return GivenField(ConditionSpec("class", classes=len(snapshot.class_names)), ())
-    rows = torch.linspace(0, len(snapshot) - 1, min(len(snapshot), _LOOKED_AT)).long()
-    raw = _raw(name, setting, snapshot, rows).to(torch.float32)
-    value_shape = tuple(raw.shape[1:])
-    spec = ConditionSpec(setting.kind, _told_shape(name, setting.kind, value_shape, shape))
-    if setting.of is not None:
+    spec, value_shape = told_as(name, setting, snapshot.spec, len(snapshot.class_names), shape)
+    if setting.kind == "class" or setting.of is not None:
         return GivenField(spec, value_shape)
-    center, scale = _normalisation(setting.kind, raw)
-    return GivenField(spec, value_shape, center, scale, _interpolates(field))
+    rows = torch.linspace(0, len(snapshot) - 1, min(len(snapshot), _LOOKED_AT)).long()
+    center, scale = _normalisation(setting.kind, snapshot.raw(name, rows).to(torch.float32))
+    return GivenField(spec, value_shape, center, scale, _interpolates(snapshot.spec[name]))
 
 
 def _told_shape(name: str, kind: str, value: tuple[int, ...], sample: tuple[int, ...]) -> tuple[int, ...]:

@@ -56,6 +56,20 @@ def check_extras(
         raise ConfigurationError(f"eta={controls.eta} is for DDIM. Set generator.scheduler=ddim, or generator.eta=0.")
 
 
+def check_negative_label(label: int | None, class_names: Sequence[str]) -> None:
+    """Refuses a class to move away from that the data do not have.
+
+    Raises:
+        ConfigurationError: See above.
+    """
+    if label is not None and label >= len(class_names):
+        have = f"{len(class_names)} classes, 0 to {len(class_names) - 1}" if class_names else "no labels"
+        raise ConfigurationError(
+            f"negative_label={label} is no class of the data, which have {have}: guidance moves away from this class. "
+            f"Set generator.negative_label to {'one of them, or to ' * bool(class_names)}null."
+        )
+
+
 @dataclass(frozen=True)
 class Sampler:
     """Samples from a denoiser, from noise or from real samples.

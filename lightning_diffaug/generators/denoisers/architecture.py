@@ -24,7 +24,7 @@ DENOISERS: dict[str, Any] = {
     "dit": DiTDenoiser,
     "unet1d": UNet1DDenoiser,
 }
-"""Name → class, made as ``cls(shape, conditions, **args)``."""
+"""Name → class, made as ``cls(shape, conditions, **args)`` and checked, without being built, by ``cls.check``."""
 
 AUTO = "auto"
 _COMMON = {"channels", "layers_per_block", "attention"}
@@ -51,6 +51,16 @@ class Architecture:
     def of(cls, name: str, shape: tuple[int, ...], conditions: Conditions, args: Mapping[str, Any]) -> Architecture:
         """The architecture of that name; ``"auto"`` takes the one that suits samples and conditions."""
         return cls(suited(shape, conditions) if name == AUTO else name, shape, conditions, args)
+
+    def check(self) -> None:
+        """Refuses what `build` does, and builds nothing; what suits a network of the user's is its own affair.
+
+        Raises:
+            ConfigurationError: See `build`.
+        """
+        check_arguments(self.name, self.args)
+        if self.name in DENOISERS:
+            DENOISERS[self.name].check(self.shape, self.conditions, **self.args)
 
     def build(self) -> nn.Module:
         """The network, its initial weights drawn from the global random state.

@@ -51,6 +51,23 @@ class DiTDenoiser(nn.Module):
 
     kinds = KINDS
 
+    @classmethod
+    def check(
+        cls,
+        shape: tuple[int, ...],
+        conditions: Conditions,
+        patch: int | None = None,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        points: bool | None = None,
+    ) -> None:
+        """Refuses what `__init__` does, and builds nothing."""
+        points = are_points(shape) if points is None else points
+        kinds = tuple(kind for kind in KINDS if kind != "concat") if points else KINDS
+        check_kinds("dit" + " of points" * points, conditions, kinds)
+        _check_sizes(shape, patch, width, depth, heads, points)
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -62,10 +79,8 @@ class DiTDenoiser(nn.Module):
         points: bool | None = None,
     ) -> None:
         super().__init__()
+        self.check(shape, conditions, patch, width, depth, heads, points)
         self._points = are_points(shape) if points is None else points
-        kinds = tuple(kind for kind in KINDS if kind != "concat") if self._points else KINDS
-        check_kinds("dit" + " of points" * self._points, conditions, kinds)
-        _check_sizes(shape, patch, width, depth, heads, self._points)
         from diffusers.models.attention import BasicTransformerBlock  # takes seconds
         from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 

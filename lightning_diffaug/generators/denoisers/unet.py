@@ -89,6 +89,14 @@ class UNetDenoiser(nn.Module):
 
     kinds = ("class", "labels", "vector", "concat")
 
+    @classmethod
+    def check(
+        cls, shape: tuple[int, ...], conditions: Conditions, channels: Sequence[int] | None = None, **args: Any
+    ) -> None:
+        """Refuses what `__init__` does, and builds nothing."""
+        check_kinds("unet", conditions, cls.kinds)
+        image_widths(shape, channels)
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -98,7 +106,7 @@ class UNetDenoiser(nn.Module):
         attention: bool | None = None,
     ) -> None:
         super().__init__()
-        check_kinds("unet", conditions, self.kinds)
+        self.check(shape, conditions, channels)
         widths = image_widths(shape, channels)
         from diffusers.models.unets.unet_2d import UNet2DModel  # takes seconds, so only where it is used
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,25 @@ class UNet1DDenoiser(nn.Module):
 
     kinds = ("class", "labels", "vector", "concat")
 
+    @classmethod
+    def check(
+        cls, shape: tuple[int, ...], conditions: Conditions, channels: Sequence[int] | None = None, **args: Any
+    ) -> None:
+        """Refuses what `__init__` does, and builds nothing."""
+        check_kinds("unet1d", conditions, cls.kinds)
+        if len(shape) != 2 or min(shape) < 1:
+            raise ConfigurationError(
+                f"samples of shape {shape} are not sequences (C, L), and the denoiser unet1d denoises only those. Set "
+                "generator.fit.denoiser=auto."
+            )
+        if channels is not None and (
+            len(channels) < 2 or any(type(width) is not int or width < _HEAD or width % _HEAD for width in channels)
+        ):
+            raise ConfigurationError(
+                f"channels={list(channels)} must be two or more multiples of {_HEAD} (attention heads), one for each "
+                "resolution. Set generator.fit.channels to e.g. [32, 64]."
+            )
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -54,19 +73,9 @@ class UNet1DDenoiser(nn.Module):
         layers_per_block: int = 1,
     ) -> None:
         super().__init__()
-        check_kinds("unet1d", conditions, self.kinds)
-        if len(shape) != 2 or min(shape) < 1:
-            raise ConfigurationError(
-                f"samples of shape {shape} are not sequences (C, L), and the denoiser unet1d denoises only those. Set "
-                "generator.fit.denoiser=auto."
-            )
+        self.check(shape, conditions, channels)
         if channels is None:
             channels = (32, 32, 64, 64)[: 2 if shape[1] < 64 else 3 if shape[1] < 256 else 4]
-        if len(channels) < 2 or any(type(width) is not int or width < _HEAD or width % _HEAD for width in channels):
-            raise ConfigurationError(
-                f"channels={list(channels)} must be two or more multiples of {_HEAD} (attention heads), one for each "
-                "resolution. Set generator.fit.channels to e.g. [32, 64]."
-            )
         from diffusers.models.unets.unet_1d import UNet1DModel  # takes seconds
 
         self.shape, self.conditions = shape, conditions

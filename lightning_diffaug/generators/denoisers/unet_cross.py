@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,16 +43,17 @@ class UNetCrossDenoiser(nn.Module):
 
     kinds = KINDS
 
-    def __init__(
-        self,
+    @classmethod
+    def check(
+        cls,
         shape: tuple[int, ...],
         conditions: Conditions,
         channels: Sequence[int] | None = None,
-        layers_per_block: int = 1,
         heads: int = 4,
+        **args: Any,
     ) -> None:
-        super().__init__()
-        check_kinds("unet_cross", conditions, self.kinds)
+        """Refuses what `__init__` does, and builds nothing."""
+        check_kinds("unet_cross", conditions, cls.kinds)
         if not of_kind(conditions, "cross"):
             raise ConfigurationError(
                 "the denoiser unet_cross attends to conditions of kind cross, and there is none. Set "
@@ -64,6 +65,18 @@ class UNetCrossDenoiser(nn.Module):
                 f"heads={heads} do not divide the widths {list(widths)}. Set generator.fit.denoiser_args.heads to a "
                 "divisor of them."
             )
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        conditions: Conditions,
+        channels: Sequence[int] | None = None,
+        layers_per_block: int = 1,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.check(shape, conditions, channels, heads=heads)
+        widths = image_widths(shape, channels)
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # takes seconds
 
         self.shape, self.conditions = shape, conditions
