@@ -83,6 +83,19 @@ class Bindable(Generator, Protocol):
 
 
 @runtime_checkable
+class Lazy(Generator, Protocol):
+    """A generator that loads what it samples with (networks, weights) only when there is something to sample."""
+
+    def ready(self) -> None:
+        """Loads it, without a sample being made.
+
+        Called once, in the process that samples, before its first slot: the time counts neither as generation nor for
+        ``refill.duty``. `generate` works without it too.
+        """
+        ...
+
+
+@runtime_checkable
 class Reporting(Generator, Protocol):
     """A generator whose passes take long: it shows that work goes on."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_diffaug.conditions import Planner, take
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Gate, judge
+from lightning_diffaug.generators.pipeline_load import beating
 from lightning_diffaug.pool import Shard
 from lightning_diffaug.spec import LABEL, SampleSpec
 
@@ -48,6 +49,29 @@ def row_seed(pool_seed: int, slot: int, row: int, attempt: int) -> int:
     """Seed of a row: a hash of where it stands, in [0, 2^63)."""
     packed = struct.pack("<4q", pool_seed, slot, row, attempt)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+
+
+def make_ready(recipe: Recipe, beat: Callable[[], None]) -> None:
+    """Has a generator with a method ``ready()`` load what it samples with, which is no part of any slot's time.
+
+    Args:
+        recipe: Of the slots that are to be made.
+        beat: Called from time to time, from another thread, to show that work goes on.
+
+    Raises:
+        GeneratorError: The generator raised.
+        ConfigurationError: It found a setting with which it cannot work.
+    """
+    ready = getattr(recipe.generator, "ready", None)
+    if not callable(ready):
+        return
+    try:
+        with beating(beat):
+            ready()
+    except ConfigurationError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise GeneratorError(f"the generator raised {type(error).__name__} before its first sample: {error}") from error
 
 
 def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None) -> Shard:

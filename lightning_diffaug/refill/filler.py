@@ -8,7 +8,7 @@ from itertools import count
 
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.pool import Shard, SyntheticPool
-from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot
+from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot, make_ready
 from lightning_diffaug.refill.pace import Pace
 from lightning_diffaug.refill.status import Reporter
 
@@ -50,6 +50,7 @@ class Filler:
         self._capacity = capacity
         self._pace = Pace(duty)
         self._failed_in_a_row = 0
+        self._generator_ready = False
         if (killed_over := reporter.status.trying) is not None:
             self._note(killed_over, _KILLED)
 
@@ -70,6 +71,7 @@ class Filler:
         else:
             return False
         try:
+            self._make_ready(slot)
             if len(self._reasons(slot)) < _TRIES:
                 self._make(slot)
             elif self._make(next(k for k in count(slots.stop) if not self._reasons(k))):
@@ -79,6 +81,14 @@ class Filler:
         if self._capacity is not None:
             self._pool.drop_beyond(self._capacity)
         return True
+
+    def _make_ready(self, slot: int) -> None:
+        """Before the first slot: what the generator loads is no work by which it is measured, and no slot's fault."""
+        if not self._generator_ready:
+            self._reporter.status.phase = "starting"
+            self._reporter.write()
+            make_ready(self._recipe, lambda: self._alive(slot))
+            self._generator_ready = True
 
     def _reasons(self, slot: int) -> list[str]:
         return self._reporter.status.failures.get(str(slot), [])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from refill_toys import SLOT, Faulty, Steady, job_for
+from refill_toys import SLOT, Faulty, Lazy, Steady, job_for
 
-from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.generators import pipeline_load
 from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.refill.fill_slot import fill_slot
 from lightning_diffaug.refill.filler import Filler
@@ -135,3 +137,30 @@ def test_capacity_drops_the_oldest_beyond_it(tmp_path: Path) -> None:
     parts.fill(range(2, 4))
     assert parts.pool.slots() == [2, 3]
     with_lease.close()
+
+
+def test_what_a_generator_loads_shows_life_and_is_neither_a_slots_time_nor_work_to_rest_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_load, "_BEAT_SECONDS", 0.1)
+    generator = Lazy()
+    parts = Parts(generator, tmp_path)
+    generator.watched = str(Path(parts.job.run_dir) / STATUS)  # written again a second later, if at all
+    parts.filler = Filler(parts.recipe, parts.pool, parts.reporter, parts.job.run_id, duty=0.1)
+    parts.fill(range(0))
+    assert generator.calls == [], "there is nothing to make"
+    parts.fill(range(3))
+    assert generator.calls == ["ready", "generate", "generate", "generate"]
+    since = time.perf_counter() - generator.ready_at
+    assert 0 < parts.reporter.status.generator_seconds < since
+    assert 0 < sum(parts.pool.read(k).made["seconds"] for k in range(3)) < since
+    assert since < 9 * generator.seconds, "a tenth of the time is the generator's, and loading is none of it"
+
+
+@pytest.mark.parametrize(("how", "kind"), [("raise", GeneratorError), ("setting", ConfigurationError)])
+def test_what_cannot_be_loaded_is_no_slots_fault(how: str, kind: type[Exception], tmp_path: Path) -> None:
+    parts = Parts(Lazy(how=how), tmp_path)
+    for _ in range(2):
+        with pytest.raises(kind, match="the toy is broken" if how == "raise" else r"generator\.how"):
+            parts.again().step(range(3))
+    assert (parts.pool.slots(), parts.pool.claims(), parts.reporter.status.failures) == ([], {}, {})

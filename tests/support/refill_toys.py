@@ -94,6 +94,35 @@ class Spinning:
         return drawn(condition, seeds)
 
 
+class Lazy:
+    """Loads what it needs when it is told to, until a file changes: until somebody shows life meanwhile.
+
+    Args:
+        watched: The file.
+        how: ``"raise"`` or ``"setting"``: how loading fails; "": it does not.
+    """
+
+    def __init__(self, watched: str = "", how: str = "") -> None:
+        self.watched = watched
+        self.how = how
+        self.calls: list[str] = []
+        self.seconds = self.ready_at = 0.0
+
+    def ready(self) -> None:
+        self.calls.append("ready")
+        began = time.perf_counter()
+        if self.how:
+            Faulty(self.how).generate({}, [0])
+        before = Path(self.watched).stat().st_mtime_ns
+        until(lambda: Path(self.watched).stat().st_mtime_ns != before)
+        self.ready_at = time.perf_counter()
+        self.seconds = self.ready_at - began
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        self.calls.append("generate")
+        return drawn(condition, seeds)
+
+
 class Told:
     """Writes to a file which GPUs training computes on."""
 
