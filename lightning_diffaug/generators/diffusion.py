@@ -260,7 +260,7 @@ class DiffusionGenerator:
         codec = None if self.codec is None else VaeCodec.load(Path(self.codec), self._device())
         fitted, description = fit_to(
             snapshot, self.fit_settings, self._condition_settings, codec, self.seed, self._device(), progress,
-            checkpoint, self._fit_denoiser,
+            checkpoint, self._fit_denoiser, self.fit_key(),
         )  # fmt: skip
         weights.save(
             folder,

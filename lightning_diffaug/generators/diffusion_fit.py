@@ -32,6 +32,7 @@ def fit_to(
     progress: Callable[[int, int], None],
     checkpoint: Path | None = None,
     fit: Callable[..., Fitted] = fit_denoiser,
+    key: Mapping[str, Any] | None = None,
 ) -> tuple[Fitted, dict[str, Any]]:
     """Fits a denoiser to the fields of a snapshot that are to be made, told of those that are given.
 
@@ -45,6 +46,7 @@ def fit_to(
         progress: Called after each step.
         checkpoint: From which an interrupted fit goes on.
         fit: What makes the fit, called as `fit_denoiser`.
+        key: What names the fit: `Fittable.fit_key`.
 
     Returns:
         The fit, and plain values: ``denoiser`` (`Architecture`), ``given`` (`Given`), ``channels`` (of each field
@@ -63,8 +65,9 @@ def fit_to(
     told = Given.of(conditions, snapshot, shape)
     architecture = _architecture(settings, shape, told.specs)
     fitted = fit(
-        architecture.build, data, names, settings, seed, device, progress, told.rows(conditions, snapshot), checkpoint
-    )
+        architecture.build, data, names, settings, seed, device, progress, told.rows(conditions, snapshot), checkpoint,
+        key,
+    )  # fmt: skip
     return fitted, {
         "denoiser": architecture.to_json(),
         "given": told.to_json(),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -58,6 +58,7 @@ def fit_denoiser(
     progress: Callable[[int, int], None],
     conditions: Conditions | None = None,
     checkpoint: Path | None = None,
+    key: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """Fits a denoiser to fields of a snapshot.
 
@@ -76,6 +77,8 @@ def fit_denoiser(
             first is not 1 where a fit goes on.
         conditions: Row numbers → condition; None: the label, where there are labels.
         checkpoint: File from which an interrupted fit goes on, and which is gone at its end; None: there is none.
+        key: What else the weights depend on, as plain values: what `make_denoiser` builds and `conditions` gives. A
+            checkpoint of another key is not gone on from.
 
     Raises:
         GeneratorError: The data are empty, or the loss is not finite any more.
@@ -102,15 +105,16 @@ def fit_denoiser(
     module = DenoiserFit(denoiser, settings, rng)
     state = None
     if checkpoint is not None:
-        key = {
+        known = {
             "version": FIT_VERSION,
             "settings": settings.key(),
             "seed": seed,
             "snapshot": snapshot.hash,
             "names": list(names),
             "weights": {name: list(value.shape) for name, value in denoiser.state_dict().items()},
+            "given": dict(key or {}),
         }
-        state = FitCheckpoint(checkpoint, key)
+        state = FitCheckpoint(checkpoint, known)
     batches = FitBatches(snapshot, names, conditions, draws, settings, rng)
     run(module, batches, held_out, device, progress, state)
     fitted = denoiser.to(device).eval().requires_grad_(False)

@@ -16,6 +16,7 @@ import torch
 from tiny_denoiser import TinyDenoiser, pictures
 from torch import Tensor
 
+from lightning_diffaug.generators import DiffusionGenerator
 from lightning_diffaug.generators.fit import Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_checkpoint import FitCheckpoint
 from lightning_diffaug.generators.fit_settings import FitSettings
@@ -38,7 +39,7 @@ class _Fit:
         self.pause = pause
         self.steps: list[int] = []
 
-    def __call__(self, checkpoint: Path | None = None, stop_at: int | None = None, seed: int = 0) -> Fitted:
+    def __call__(self, checkpoint: Path | None = None, stop_at: int | None = None, **more: Any) -> Fitted:
         def progress(step: int, total: int) -> None:
             if self.steps[-1:] != [step]:  # a check tells of its step again
                 self.steps.append(step)
@@ -48,8 +49,8 @@ class _Fit:
 
         self.steps.clear()
         return fit_denoiser(
-            lambda: TinyDenoiser(16, 3), _data(), ["image"], self.settings, seed, torch.device("cpu"), progress,
-            checkpoint=checkpoint,
+            lambda: TinyDenoiser(16, 3), _data(), ["image"], self.settings, more.pop("seed", 0), torch.device("cpu"),
+            progress, checkpoint=checkpoint, **more,
         )  # fmt: skip
 
 
@@ -135,7 +136,7 @@ def test_a_fit_killed_by_kill_9_ends_with_the_same_weights(tmp_path: Path) -> No
     assert len(resumed.losses) == steps
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "seed", "settings", "pickled"])
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "seed", "settings", "pickled", "key"])
 def test_a_checkpoint_that_cannot_be_used_is_set_aside_with_a_word(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,7 +156,7 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_with_a_word(
     if how == "settings":
         fit = _Fit(lr=0.02)
     seed = int(how == "seed")
-    resumed = fit(file, seed=seed)
+    resumed = fit(file, seed=seed, key={"denoiser": "another"} if how == "key" else None)
     assert fit.steps[0] == 1
     assert torch.equal(_weights(resumed), _weights(fit(seed=seed)))
     assert "set aside" in caplog.text
@@ -163,6 +164,29 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_with_a_word(
     assert len(aside) == 1, "nothing is deleted"
     assert aside[0].startswith("fit.ckpt.damaged-")
     assert (tmp_path / aside[0]).read_bytes() == bytes(data)
+
+
+def test_a_generator_does_not_go_on_with_the_fit_of_other_conditions(tmp_path: Path) -> None:
+    """Their networks have the same weights, by name and shape."""
+    steps: list[int] = []
+
+    def progress(step: int, total: int) -> None:
+        steps.append(step)
+        if step == 3 and len(steps) == 3:
+            raise InterruptedError
+
+    def fit(factor: int) -> None:
+        conditions = {"coarse": {"of": "image", "how": "low_resolution", "factor": factor}}
+        recipe = {"steps": 5, "batch_size": 4, "channels": [8, 8], "checkpoint_every": 0.0}
+        generator = DiffusionGenerator(conditions=conditions, fit=recipe, device="cpu")
+        generator.fit(_data(), tmp_path, progress, tmp_path / "fit.ckpt")
+
+    with pytest.raises(InterruptedError):
+        fit(2)
+    assert (tmp_path / "fit.ckpt").exists()
+    steps.append(0)
+    fit(4)
+    assert steps == [1, 2, 3, 0, 1, 2, 3, 4, 5]
 
 
 def test_a_checkpoint_is_not_unpickled(tmp_path: Path) -> None:
