@@ -77,7 +77,8 @@ class MixRun:
         self._resumed_pool: str = "" if state is None else state["pool"]
         self._epoch: _Epoch | None = None
         self._recorded_epoch: int | None = None
-        self._behind: int | None = None  # first slot that is filled in a run that is behind its demand
+        # first slot that is filled in a run that is behind its demand; checkpoints of older versions do not say
+        self._behind: int | None = None if state is None else state.get("behind")
         self._pool_said = False
         self._finished = MixProgress.empty(len(sampler.counts))
         self._uses_said: set[int] = set()
@@ -256,6 +257,7 @@ class MixRun:
             "finished": self._finished.state(),
             "so_far": self._progress_of(epoch).state(),
             "last_complete": [] if self._supply is None else list(self._supply.last_complete),
+            "behind": self._behind,
             "mix": self._sampler.digest(),
             "pool": "" if self.pool is None else self.pool.fingerprint,
         }

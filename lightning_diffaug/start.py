@@ -109,10 +109,11 @@ def start_run(
     if ranks.leads_node and not never:
         refill = _refill(pool, mix, data, run_id, ranks)
         if ranks.leads:
-            complete = [] if state is None else state["last_complete"]
+            resumed: dict[str, Any] = {"last_complete": [], "window": {"slots": []}} if state is None else state
             supply = WindowSupply(
                 refill, cache, run_id, sampler.labelled, pool.when_short, pool.wait_timeout, pool.refill.mode == "sync",
-                complete, pool.refill.slots_ahead, partial(_end_on_sigterm, trainer),
+                resumed["last_complete"], pool.refill.slots_ahead, resumed.get("behind"), resumed["window"]["slots"],
+                partial(_end_on_sigterm, trainer),
             )  # fmt: skip
         else:
             helper = refill

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,41 @@ def test_the_first_epoch_after_a_resume_waits_for_its_window(tmp_path: Path, mon
     resumed = _mixed(tmp_path / "cache", **settings)
     _fit(resumed, tmp_path, ckpt_path=checkpoint)
     assert resumed.figures()["mix/short_epochs"] == 0
+
+
+@pytest.mark.parametrize("steps", [8, 12], ids=["in the middle of an epoch", "at its end"])
+def test_a_run_that_is_behind_its_demand_resumes_as_it_would_have_gone_on(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generator made two slots and no more: the last epoch reads them again, with or without a resume."""
+    settings: dict[str, Any] = {"generator": Noise(), "refill": "none", "wait_timeout": 60.0}
+    needed: list[tuple[int, int]] = []
+
+    class Slow(prefilled([0, 1])):  # type: ignore[misc]
+        def __init__(self, job: Any, generator: Any) -> None:
+            super().__init__(job, generator)
+            self.gave_up = ""  # there is hope, so that what is waited for takes its time
+
+        def need(self, first: int, stop: int) -> None:
+            needed.append((first, stop))
+
+    monkeypatch.setattr(lightning_diffaug.start, "NoRefill", Slow)
+    whole = _fit(_mixed(tmp_path / "one", **settings), tmp_path).seen["train"]
+    wanted = needed[-1]
+    before, checkpoint = _interrupted(_mixed(tmp_path / "two", **settings), steps, tmp_path)
+    began = time.monotonic()
+    after = _fit(_mixed(tmp_path / "two", **settings), tmp_path, ckpt_path=checkpoint).seen["train"]
+    assert time.monotonic() - began < 50, "it did not wait for a window that cannot come"
+    assert same(before + after, whole)
+    assert needed[-1] == wanted
+
+
+def test_a_checkpoint_that_does_not_say_whether_its_run_was_behind_resumes(
+    uninterrupted: list[Any], tmp_path: Path
+) -> None:
+    before, checkpoint = _interrupted(_mixed(tmp_path / "cache"), 8, tmp_path)
+    written = torch.load(checkpoint, weights_only=True)
+    del written["DiffAugDataModule"]["mix"]["behind"]
+    torch.save(written, checkpoint)
+    after = _fit(_mixed(tmp_path / "cache"), tmp_path, ckpt_path=checkpoint)
+    assert same(before + after.seen["train"], uninterrupted)

@@ -25,7 +25,8 @@ _BEAT_SECONDS = 5.0
 class WindowSupply:
     """Freezes the windows of a run. Lives on the rank that decides (rank 0).
 
-    The first window that a run freezes by itself (the first one after a resume too) is waited for. What a later epoch
+    The first window that a run freezes by itself (the first one after a resume too, unless the run was behind its
+    demand) is waited for. What a later epoch
     does when its window is not there, ``when_short`` says. Under ``"reuse"`` it reads the last complete window, that
     is the newest one: as many consecutive slots as were asked for, all there, none of them beyond those asked for and
     none before the window read last. The refill meanwhile goes on where it is, rather than at the window asked for, so
@@ -44,6 +45,8 @@ class WindowSupply:
         last_complete: Slots of the last complete window, from a checkpoint.
         ahead: Slots beyond the needed ones that the refill makes: the lease keeps them, or a bounded pool would drop
             and make them for ever.
+        behind: Of a checkpoint, see the attribute.
+        read: Slots that the epoch of the checkpoint read.
         interrupt: Called while it waits; raises what is to end the wait.
     """
 
@@ -58,6 +61,8 @@ class WindowSupply:
         always_wait: bool,
         last_complete: Sequence[int] = (),
         ahead: int = 0,
+        behind: int | None = None,
+        read: Sequence[int] = (),
         interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self._refill = refill
@@ -70,9 +75,9 @@ class WindowSupply:
         self._ahead = ahead
         self._interrupt = interrupt
         self._first = True
-        self.behind: int | None = None
+        self.behind = behind
         """First slot that the refill makes when the last epoch was short; None when it was not."""
-        self._read: list[int] = []  # in that epoch
+        self._read = [] if behind is None else list(read)  # in that epoch
         self._lease: Lease | None = None
         self._held = range(0)
         self._beaten = 0.0
@@ -106,8 +111,16 @@ class WindowSupply:
         if not request.synthetic.any() and pinned is None:  # a later epoch may ask for some
             self.segments = []
             return FrozenWindow(available=[1.0] * len(request.synthetic))
-        must_wait = self._first or self._always_wait or self._when_short == "wait" or pinned is not None
+        must_wait = (
+            (self._first and self.behind is None)
+            or self._always_wait
+            or self._when_short == "wait"
+            or pinned is not None
+        )
         pool = self._wait(slots, must_wait, needed)
+        if self._first and pinned is None and self.behind is not None and not self._has_read(pool):
+            self.behind = None  # resumed with another pool, or one that was emptied: a first window like any other
+            return self.freeze(request)
         present = self._gather(pool, slots) if pool is not None else []
         if must_wait and pool is not None and len(present) < len(slots):  # damage shows only now
             self._refill.need(first, stop)
@@ -117,6 +130,9 @@ class WindowSupply:
             return pinned
         self._first = False
         return self._decide(pool, slots, present, request, first)
+
+    def _has_read(self, pool: SyntheticPool | None) -> bool:
+        return pool is None or all(pool.has(k) for k in self._read)
 
     def _decide(
         self, pool: SyntheticPool | None, slots: Sequence[int], present: list[int], request: Request, filled_from: int

@@ -385,6 +385,32 @@ def test_the_first_window_after_a_resume_is_waited_for_too(resumed: bool, tmp_pa
     supply.close()
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["in the middle of an epoch", "between two"])
+def test_a_run_that_was_behind_goes_on_so_after_a_resume(again: bool, tmp_path: Path) -> None:
+    """Neither does it wait for the far window, nor is the refill sent there."""
+    hand = Hand(tmp_path)
+    hand.publish(0, 1, 2)
+    supply = _supply(hand, tmp_path, timeout=60, last_complete=[1, 2], behind=3, read=[1, 2])
+    pinned = FrozenWindow([1, 2], [1.0] * 3, "short")
+    if again:
+        assert supply.freeze(Request(range(10, 12), 14, np.array([4, 2, 2]), pinned)) == pinned
+    began = time.monotonic()
+    window = supply.freeze(_request(range(12, 14)))
+    assert time.monotonic() - began < 50
+    assert hand.needed[-1] == (3, 15)
+    assert (window.slots, bool(window.short)) == ([1, 2], True)
+    supply.close()
+
+
+def test_a_run_that_was_behind_waits_for_its_window_where_the_pool_is_another(tmp_path: Path) -> None:
+    hand = Hand(tmp_path, makes=range(12, 14))
+    supply = _supply(hand, tmp_path, timeout=60, last_complete=[1, 2], behind=3, read=[1, 2])
+    window = supply.freeze(_request(range(12, 14)))
+    assert hand.needed[-1] == (12, 15)
+    assert (window.slots, window.short) == ([12, 13], "")
+    supply.close()
+
+
 def test_where_the_last_complete_window_is_gone_the_newest_slots_are_read(tmp_path: Path) -> None:
     hand = Hand(tmp_path, makes=range(2))
     supply = _supply(hand, tmp_path)
