@@ -76,7 +76,8 @@ def fit_denoiser(
         progress: Called as ``progress(step, total)`` after each step, and again while the step's check goes on; the
             first is not 1 where a fit goes on.
         conditions: Row numbers → condition; None: the label, where there are labels.
-        checkpoint: File from which an interrupted fit goes on, and which is gone at its end; None: there is none.
+        checkpoint: File from which an interrupted fit goes on; whoever gives it removes it, when the weights are on
+            disk. None: there is none.
         key: What else the weights depend on, as plain values: what `make_denoiser` builds and `conditions` gives. A
             checkpoint of another key is not gone on from.
 

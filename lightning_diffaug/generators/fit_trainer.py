@@ -110,7 +110,7 @@ def run(
     progress: Callable[[int, int], None],
     checkpoint: FitCheckpoint | None,
 ) -> None:
-    """Runs a fit to its end, from its checkpoint where there is one, and removes that.
+    """Runs a fit to its end, from its checkpoint where there is one; that stays.
 
     Args:
         module: The fit.
@@ -118,7 +118,7 @@ def run(
         held_out: Batches that it is judged by, or None.
         device: Where it runs.
         progress: Called as ``progress(step, total)`` after each step, and for each batch of a check.
-        checkpoint: Where the state is kept while the fit goes on; None: nowhere.
+        checkpoint: Where the state is kept, for as long as the weights are not on disk; None: nowhere.
     """
     settings = module.settings
     plugins: list[Any] = [LightningEnvironment()]  # never the cluster's, which is the outer trainer's
@@ -150,8 +150,6 @@ def run(
         )
         trainer._signal_connector = _NoSignals(trainer)
         trainer.fit(module, batches, held_out, ckpt_path=resumed, weights_only=True)
-    if checkpoint is not None:
-        checkpoint.remove()
 
 
 def precision_of(setting: str, device: torch.device) -> str:

@@ -125,8 +125,9 @@ class Fittable(Generator, Protocol):
             progress: Called as ``progress(step, total)`` after every step.
 
         A generator whose fit can be interrupted takes a further keyword, ``checkpoint: Path | None = None``: a file
-        outside of `folder` that it may replace (in one step) as it goes, and goes on from if it is there. It is removed
-        when the fit has succeeded, or has failed with a `GeneratorError`.
+        outside of `folder` that it may replace (in one step) as it goes, and goes on from if it is there. Whoever
+        calls removes it, and files named after it: when what was written is safe, or the fit failed with a
+        `GeneratorError`.
         """
         ...
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ _RECORD = "fitted.json"
 _PART = ".fit-"
 _CHECKPOINT = ".resume-"
 _CLAIM_SECONDS = 60.0
+_ABANDONED_SECONDS = 30 * 24 * 3600.0
+"""Age from which the checkpoint of a fit that nobody goes on with counts as left behind."""
 
 
 def fitted_folder(cache_dir: Path, fit_fingerprint: str) -> Path:
@@ -157,7 +159,7 @@ def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[i
         try:
             generator.fit(snapshot, part, progress, **resumable)
         except (GeneratorError, ConfigurationError):  # going on would end there again
-            checkpoint.unlink(missing_ok=True)
+            _drop(_kept_of(checkpoint))
             raise
         record = {"seconds": time.perf_counter() - started, "files": _file_hashes(part)}
         if not record["files"]:
@@ -170,14 +172,47 @@ def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[i
         except OSError:
             if not (folder / _RECORD).exists():
                 raise
-        checkpoint.unlink(missing_ok=True)
+        _drop(_kept_of(checkpoint))
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _kept_of(checkpoint: Path) -> list[Path]:
+    """A checkpoint, and what its writers left beside it: set aside, or half written."""
+    return [checkpoint, *checkpoint.parent.glob(f"{checkpoint.name}.*")]
+
+
+def _drop(files: Iterable[Path]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):  # gone already, or a folder that we may only read
+            file.unlink()
+
+
 def remove_unfinished(cache_dir: Path) -> None:
-    """Removes the folders of fits whose process was killed on this machine."""
-    for part in (cache_dir / "generators").glob(f"{_PART}*"):
+    """Removes what nobody goes on with.
+
+    That is: folders of fits whose process was killed on this machine; checkpoints of fits that are done, or that were
+    left for a month; and what killed writers of checkpoints left half written.
+    """
+    generators = cache_dir / "generators"
+    for part in generators.glob(f"{_PART}*"):
         machine, pid = [*part.name.removeprefix(_PART).split("-"), ""][:2]
         if pid.isdigit() and surely_dead(machine, int(pid)):
             shutil.rmtree(part, ignore_errors=True)
+    claims = Claims(Folder(generators), _CLAIM_SECONDS)
+    _drop(file for file in generators.glob(f"{_CHECKPOINT}*") if _is_abandoned(file, claims))
+
+
+def _is_abandoned(file: Path, claims: Claims) -> bool:
+    """Whether nobody will go on from a checkpoint, or from what was set aside or half written beside it."""
+    name, _, more = file.name.removeprefix(_CHECKPOINT).partition(".")
+    try:
+        number, age = int(name, 16), time.time() - file.stat().st_mtime
+    except (ValueError, OSError):  # foreign, or gone
+        return False
+    if (file.with_name(name) / _RECORD).exists():
+        return True
+    claim = claims.get(number)
+    if claim is not None and claim.age <= _CLAIM_SECONDS:
+        return False
+    return more.startswith("tmp-") or age > _ABANDONED_SECONDS

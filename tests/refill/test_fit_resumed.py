@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,8 @@ from recorded_fit import RecordedFit
 from refill_toys import Fitted, job_for, snapshot, status, until, worker
 
 from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.pool.claims import Claims
+from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder, remove_unfinished
 from lightning_diffaug.snapshot import Snapshot
 
@@ -69,6 +72,50 @@ def test_a_fit_that_cannot_succeed_leaves_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError):
         _ensure(Counting(GeneratorError("the loss is not finite")), tmp_path)
     assert _files(tmp_path) == []
+
+
+class _EndedEarly(RecordedFit):
+    """Its process ends when the fit is done and nothing is kept yet."""
+
+    def fit(
+        self,
+        snapshot: Snapshot,
+        folder: Path,
+        progress: Callable[[int, int], None],
+        checkpoint: Path | None = None,
+    ) -> None:
+        super().fit(snapshot, folder, progress, checkpoint)
+        raise MemoryError
+
+
+def test_what_was_fitted_is_not_lost_before_it_is_on_disk(tmp_path: Path) -> None:
+    fit = {"steps": 5, "batch_size": 4, "channels": [8, 8], "checkpoint_every": 0.0}
+    settings = {"diary": str(tmp_path / "diary"), "num_inference_steps": 1, "fit": fit, "device": "cpu"}
+    with pytest.raises(MemoryError):
+        _ensure(_EndedEarly(**settings), tmp_path)
+    _ensure(RecordedFit(**settings), tmp_path)
+    assert (tmp_path / "diary").read_text().split() == ["1", "5"]
+    assert _files(tmp_path) == [NAME]
+
+
+def test_what_is_left_of_a_checkpoint_goes_when_nobody_goes_on_from_it(tmp_path: Path) -> None:
+    _ensure(Counting(), tmp_path)
+    generators, done, young, old, live = tmp_path / "generators", NAME, "a" * 16, "b" * 16, "c" * 16
+    names = [
+        *(f".resume-{done}{end}" for end in ("", ".tmp-x", ".damaged-1")),
+        *(f".resume-{young}{end}" for end in ("", ".tmp-x", ".damaged-1")),
+        *(f".resume-{old}{end}" for end in ("", ".damaged-1")),
+        *(f".resume-{live}{end}" for end in ("", ".tmp-x")),
+        ".resume-notes",
+    ]
+    for name in names:
+        (generators / name).write_text("state")
+        if name.startswith((f".resume-{old}", f".resume-{live}", ".resume-notes")):
+            os.utime(generators / name, (time.time() - 40 * 86400,) * 2)
+    assert Claims(Folder(generators), 60.0).take(int(live, 16), "a run that fits")
+    remove_unfinished(tmp_path)
+    kept = [f".resume-{young}", f".resume-{young}.damaged-1", f".resume-{live}", f".resume-{live}.tmp-x"]
+    assert _files(tmp_path) == sorted([NAME, *kept, ".resume-notes"])
 
 
 @pytest.mark.faults
