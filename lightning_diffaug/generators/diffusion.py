@@ -323,6 +323,10 @@ class DiffusionGenerator:
             negative_label=self.negative_label,
         )
 
+    def ready(self) -> None:
+        """Builds the network (and the codec), which else the first sample does."""
+        _ = self.sampler
+
     def generate(self, condition: Condition, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Samples one set of fields for each seed; see `Generator`.
 

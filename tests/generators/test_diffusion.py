@@ -305,8 +305,9 @@ def test_a_process_that_makes_no_sample_does_not_build_the_network(fitted: Path)
         "import sys, torch; from pathlib import Path; from lightning_diffaug.generators import DiffusionGenerator\n"
         "network = 'diffusers.models.unets.unet_2d'; generator = DiffusionGenerator()\n"
         "generator.load(Path(sys.argv[1])); print(network in sys.modules)\n"
-        "generator.generate({'label': torch.tensor([1])}, [1]); print(network in sys.modules)"
+        "generator.ready(); print(network in sys.modules); built = generator.sampler\n"
+        "generator.generate({'label': torch.tensor([1])}, [1]); print(generator.sampler is built)"
     )
     command = [sys.executable, "-c", script, str(fitted)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "True"]
+    assert run.stdout.split() == ["False", "True", "True"]
