@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 _NAME = "fitted"
+_OF_PRIOR = ("prior_samples", "prior_prompt")
+_OF_OWN_PICTURES = ("num_inference_steps", "guidance_scale", "safety_checker")
 
 
 class LoraGenerator(AdaptedPipelineGenerator):
@@ -42,6 +44,13 @@ class LoraGenerator(AdaptedPipelineGenerator):
     FILE = "adapter.safetensors"
     DEFAULT = AdaptSettings(steps=800, lr=1e-4)
     FIT_KEYS = tuple(DEFAULT.to_json())
+
+    def fit_key(self) -> dict[str, Any]:
+        """See `Fittable`; with prior preservation, also what the model's own pictures depend on, and only then."""
+        key = super().fit_key()
+        if self.fit_settings.prior_weight:
+            return key | {"prior": {name: self._settings[name] for name in _OF_OWN_PICTURES}}
+        return key | {"fit": {name: value for name, value in key["fit"].items() if name not in _OF_PRIOR}}
 
     def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """As `AdaptedPipelineGenerator.bind`.

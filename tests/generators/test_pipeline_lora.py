@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_pipeline as tiny
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_pipeline import tiny_pipeline  # noqa: F401 - a fixture
 
 from lightning_diffaug.errors import GeneratorError
@@ -103,6 +104,27 @@ def test_the_same_fit_makes_the_same_adapter(tiny_pipeline: Path, tmp_path: Path
         fitted(tiny_pipeline, tmp_path / name, steps=2)
         kept.append(load_file(tmp_path / name / "0123456789abcdef" / "adapter.safetensors"))
     assert all(torch.equal(matrix, kept[1][name]) for name, matrix in kept[0].items())
+
+
+def test_what_the_models_own_pictures_depend_on_names_the_fit_where_they_are_fitted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "unet").mkdir()
+    save_file({"w": torch.zeros(1)}, tmp_path / "unet" / "model.safetensors")  # a fit is named before it is loaded
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+
+    def key(prior_weight: float, fit: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        of_fit = {**FIT, "prior_weight": prior_weight, **fit}
+        return LoraGenerator(model=str(tmp_path), fit=of_fit, **{**SETTINGS, **settings}).fit_key()
+
+    sampled: list[dict[str, Any]] = [{"num_inference_steps": 3}, {"guidance_scale": 9.0}, {"safety_checker": False}]
+    for changed in sampled:
+        assert key(0.0, {}, **changed) == key(0.0, {}), changed
+        assert key(1.0, {}, **changed) != key(1.0, {}), changed
+    for prior in ({"prior_samples": 3}, {"prior_prompt": "a thing"}):
+        assert key(0.0, prior) == key(0.0, {}), prior
+        assert key(1.0, prior) != key(1.0, {}), prior
 
 
 def test_names_and_settings(tiny_pipeline: Path) -> None:  # noqa: F811
