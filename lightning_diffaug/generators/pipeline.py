@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import pipeline_model as models
 from lightning_diffaug.generators import pipeline_parts as parts
-from lightning_diffaug.generators.device import resolve_device
+from lightning_diffaug.generators.device import named_device, resolve_device
 from lightning_diffaug.generators.pipeline_load import beating, load_pipeline
 from lightning_diffaug.generators.pipeline_prompts import class_prompts
 from lightning_diffaug.generators.pipeline_run import PIPELINE_VERSION, PipelineRun
@@ -159,6 +159,7 @@ class PipelineGenerator:
         given = self._settings
         key = {name: value for name, value in given.items() if name not in _NOT_OF_A_SAMPLE}
         key |= {"model": self._identity(), "revision": None, "pipeline_version": PIPELINE_VERSION}
+        key["dtype"] = self._dtype_on(named_device(given["device"], self.trainer_devices))
         if given["controlnet"] is not None:
             key["controlnet"] = models.identity(given["controlnet"], None, "generator.controlnet")
         if given["captions"] is not None:
@@ -290,9 +291,13 @@ class PipelineGenerator:
         """For a subclass that adds what it learned."""
 
     def _dtype(self) -> torch.dtype:
-        name = self._settings["dtype"]
-        if name == "auto":
-            name = "bfloat16" if self._device().type == "cuda" else "float32"
-        dtype = getattr(torch, name)
+        dtype = getattr(torch, self._dtype_on(self._device()))
         assert isinstance(dtype, torch.dtype)
         return dtype
+
+    def _dtype_on(self, device: torch.device) -> str:
+        """The number type of the weights, and what ``"auto"`` means on a device."""
+        name = str(self._settings["dtype"])
+        if name == "auto":
+            name = "bfloat16" if device.type == "cuda" else "float32"
+        return name

@@ -252,6 +252,15 @@ def test_the_pool_is_named_by_all_that_changes_a_sample_and_nothing_else(make: M
         assert make(**{setting: value}).sample_key() != key, setting
 
 
+def test_auto_is_named_by_the_number_type_that_it_stands_for(make: Make) -> None:
+    def key(**settings: Any) -> dict[str, Any]:
+        return make(**settings).sample_key()
+
+    assert key(device="cpu") == key(device="cpu", dtype="float32")
+    # The name of a device is enough: none is touched for a fingerprint.
+    assert key(device="cuda:0") == key(device="cuda:0", dtype="bfloat16") != key(device="cpu")
+
+
 def test_a_generator_is_rebuilt_from_its_name(make: Make, tmp_path: Path) -> None:
     words = tmp_path / "words.safetensors"
     words.touch()  # binding looks whether it is there
