@@ -164,6 +164,11 @@ def read(folder: Path) -> dict[str, Any]:
     return record
 
 
+def samples(folder: Path) -> int:
+    """Samples of each kind that the record of a distilled generator is of; 0 where there is no record."""
+    return int(read(folder)["samples"]) if (folder / FIDELITY).is_file() else 0
+
+
 def table(record: Mapping[str, Any]) -> str:
     """The record as text."""
     heads = ("", "steps", "Fréchet distance", "agreement", "from teacher", "ms a sample")

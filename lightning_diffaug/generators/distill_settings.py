@@ -19,14 +19,15 @@ _STEPS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """How a fitted denoiser is distilled to few steps. Every value is part of the student's fingerprint.
+    """How a fitted denoiser is distilled to few steps. All but `samples` is part of the student's fingerprint.
 
     Attributes:
         steps: Steps that the student samples with: 1, 2, 4 or 8.
         teacher_steps: Steps that the first student halves: `steps` times 2, 4, 8, …
         fit_steps: Optimiser steps of each halving.
         lr: Peak learning rate of each halving.
-        samples: Samples of each kind that the loss in fidelity is measured on; 0: it is not.
+        samples: Samples of each kind that the loss in fidelity is measured on, at the end of the fit; 0: it is not.
+            It changes no weight, so a student that is found stays as it was measured.
 
     Raises:
         ConfigurationError: A value is out of its range.
@@ -91,6 +92,10 @@ class DistillSettings:
     def total(self) -> int:
         """Optimiser steps of all halvings."""
         return len(self.halvings) * self.fit_steps
+
+    def key(self) -> dict[str, Any]:
+        """The values that the student's weights depend on, for a fingerprint."""
+        return {name: value for name, value in self.to_json().items() if name != "samples"}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -88,7 +88,7 @@ class DistilledGenerator(DiffusionGenerator):
 
     def fit_key(self) -> dict[str, Any]:
         """What the student's weights depend on, besides the data."""
-        return {**super().fit_key(), "distill": self.distill.to_json(), "distill_version": DISTILL_VERSION}
+        return {**super().fit_key(), "distill": self.distill.key(), "distill_version": DISTILL_VERSION}
 
     def teacher(self) -> DiffusionGenerator:
         """The generator that is distilled: the default one with the same fit, as it is usually sampled."""
@@ -137,6 +137,17 @@ class DistilledGenerator(DiffusionGenerator):
                 log.info("what the distillation lost:\n%s", fidelity.table(record))
         finally:
             self._teacher, self._students = None, {}
+
+    def load(self, folder: Path) -> None:
+        """As `DiffusionGenerator.load`; says where what was lost was measured otherwise than it is asked for now."""
+        super().load(folder)
+        measured, asked = fidelity.samples(folder), self.distill.samples
+        if asked and measured != asked:
+            log.info(
+                "what the distillation in %s lost was measured on %d samples, not on distill.samples=%d: it is "
+                "measured once, in the fit. Remove the folder to distill and measure anew.",
+                folder, measured, asked,
+            )  # fmt: skip
 
     def _fit_denoiser(
         self,

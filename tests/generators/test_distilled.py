@@ -190,12 +190,32 @@ def test_the_teacher_is_that_of_the_undistilled_generator_and_both_are_kept(tmp_
     assert status(job).fit_seconds == 0.0, "it was found"
 
 
+def test_a_student_that_was_measured_otherwise_is_taken_as_it_is_and_says_so(
+    tmp_path: Path, few_digits: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    def student(samples: int) -> DistilledGenerator:
+        distill = {"steps": 1, "teacher_steps": 2, "fit_steps": 1, "samples": samples}
+        return DistilledGenerator(distill=distill, fit={"steps": 1, "channels": [8, 8], "batch_size": 4})
+
+    folder = tmp_path / "student"
+    folder.mkdir()
+    student(0).fit(few_digits, folder, lambda step, total: None)
+    for samples, says in ((0, False), (6, True)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            student(samples).load(folder)
+        assert (f"distill.samples={samples}" in caplog.text) == says
+
+
 def test_another_distillation_is_another_student_of_the_same_teacher() -> None:
     settings: dict[str, Any] = {"guidance_scale": 2.0, "fit": {"steps": 7}}
     usual = DiffusionGenerator(**settings)
     students = [DistilledGenerator(distill={"steps": steps}, **settings) for steps in (2, 4)]
     assert {str(student.teacher().fit_key()) for student in students} == {str(usual.fit_key())}
     assert len({str(generator.fit_key()) for generator in (usual, *students)}) == 3
+    for samples in (0, 7):
+        measured = DistilledGenerator(distill={"steps": 2, "samples": samples}, **settings)
+        assert measured.fit_key() == students[0].fit_key(), "it only sizes a measurement"
     again = DistilledGenerator(**students[0].config())
     assert again.config() == students[0].config()
     assert again.sample_key()["num_inference_steps"] == 2
