@@ -123,6 +123,18 @@ class Controls:
         first = total - _share(total, self.strength)
         return first, max(total - _share(total, self.stop_at), min(first + 1, total))
 
+    def key(self, source: str) -> dict[str, Any]:
+        """The values that a sample depends on, for a fingerprint: what has no effect is as if it were not set.
+
+        Args:
+            source: Where samples start. Whatever starts from real samples may be given a mask.
+        """
+        idle = {"guidance_interval", "guidance_rescale"} if self.guidance_scale == 1.0 else set()
+        if source == "noise":
+            idle |= {"resample", "jump"}
+        plain = Controls().to_json()
+        return {name: plain[name] if name in idle else value for name, value in self.to_json().items()}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**dataclasses.asdict(self), "guidance_interval": list(self.guidance_interval)}

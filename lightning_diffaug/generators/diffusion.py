@@ -19,7 +19,7 @@ from lightning_diffaug.generators.diffusion_fit import check_fit, fit_to, given_
 from lightning_diffaug.generators.execution import Execution
 from lightning_diffaug.generators.fit import FIT_VERSION, Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
-from lightning_diffaug.generators.given import Given, check_conditions, condition_settings
+from lightning_diffaug.generators.given import Given, check_conditions, condition_settings, conditions_key
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.sampler import Sampler, check_extras, check_negative_label
@@ -213,7 +213,7 @@ class DiffusionGenerator:
     def fit_key(self) -> dict[str, Any]:
         """What the fitted weights depend on, besides the data."""
         return {
-            "conditions": self.conditions,
+            "conditions": conditions_key(self._condition_settings),
             "denoiser": source_of_denoiser(self.fit_settings.denoiser),
             "fit_version": FIT_VERSION,
             "seed": self.seed,
@@ -225,7 +225,7 @@ class DiffusionGenerator:
         """What a sample depends on, besides weights, condition and seed."""
         return {
             "scheduler": self.scheduler,
-            **self.controls.to_json(),
+            **self.controls.key(self.source),
             "negative_label": self.negative_label,
             "threshold": self.threshold,
             "source": self.source,

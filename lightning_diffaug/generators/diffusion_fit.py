@@ -109,7 +109,7 @@ def check_fit(
 
 def _architecture(settings: FitSettings, shape: tuple[int, ...], told: Conditions) -> Architecture:
     specs = dict(told)
-    if settings.augment_as == "condition":
+    if settings.augment_told:
         specs[AUGMENT] = ConditionSpec("vector", (PARAMETERS,), auxiliary=True)
     return Architecture.of(settings.denoiser, shape, specs, settings.denoiser_arguments())
 

@@ -164,7 +164,7 @@ class DenoiserFit(LightningModule):
 
     @property
     def _told(self) -> bool:
-        return self.settings.augment_as == "condition"
+        return self.settings.augment_told
 
     def _augmented(self, x_0: Tensor, condition: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any], dict[str, Any]]:
         """Augmented samples, their condition, and what the denoiser is told of the augmentation.

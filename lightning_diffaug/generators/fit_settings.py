@@ -154,7 +154,16 @@ class FitSettings:
     def key(self) -> dict[str, Any]:
         """The values that the fitted weights depend on, for a fingerprint."""
         unused = {"checkpoint_every", *(("check_every",) if self.hold_out == 0.0 else ())}
-        return {name: value for name, value in self.to_json().items() if name not in unused}
+        key = {name: value for name, value in self.to_json().items() if name not in unused}
+        if self.augment_p == 0.0:  # as if they were not set
+            of_augment = ("augment_degrees", "augment_pixels", "augment_scale", "augment_as")
+            key |= {name: getattr(FitSettings, name) for name in of_augment}
+        return key
+
+    @property
+    def augment_told(self) -> bool:
+        """Whether the denoiser is told how a sample was augmented."""
+        return self.augment_as == "condition" and self.augment_p > 0.0
 
 
 def learning_rate(step: int, settings: FitSettings) -> float:

@@ -82,6 +82,18 @@ def condition_settings(values: Any) -> dict[str, ConditionSetting] | None:
     return settings
 
 
+def conditions_key(settings: Mapping[str, ConditionSetting] | None) -> dict[str, Any] | None:
+    """The settings for a fingerprint: the same however they are spelled, without what has no effect."""
+    if settings is None or settings == {LABEL: ConditionSetting("class")}:
+        return None  # data without labels are refused with the latter, so that both are the class
+    key: dict[str, Any] = {}
+    for name, setting in settings.items():
+        unused = ("factor",) if setting.how == "edges" else ()
+        made = {part: value for part, value in asdict(setting).items() if part not in unused}
+        key[name] = setting.kind if setting.of is None else made
+    return key
+
+
 def check_conditions(settings: Mapping[str, ConditionSetting] | None, source: str, negative_label: int | None) -> None:
     """Refuses conditions that do not go with where samples start, and names that mean something else.
 

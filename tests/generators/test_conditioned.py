@@ -23,6 +23,7 @@ from lightning_diffaug.generators.denoisers.own import OwnDenoiser
 from lightning_diffaug.generators.diffusion_fit import fit_to
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.given import condition_settings
+from lightning_diffaug.generators.weights import weights_hash
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
@@ -252,6 +253,28 @@ def test_conditions_and_denoiser_name_the_fit_and_are_plain_settings() -> None:
         keys.append(json.dumps(generator.fit_key(), sort_keys=True))
     assert len(set(keys)) == len(keys)
     assert len(json.loads(keys[-1])["denoiser"][1]) > 8  # the code of the user's network is part of it
+
+
+def test_conditions_are_named_by_what_they_mean_however_they_are_spelled() -> None:
+    def key(**conditions: Any) -> Any:
+        return DiffusionGenerator(conditions=conditions).fit_key()
+
+    low = {"of": "image", "how": "low_resolution"}
+    assert key(low=low) == key(low={**low, "factor": 4, "kind": "concat"}) != key(low={**low, "factor": 2})
+    edges = {"of": "image", "how": "edges"}
+    assert key(edges=edges) == key(edges={**edges, "factor": 8}) != key(edges={**edges, "kind": "cross"})
+    assert key(label="class") == DiffusionGenerator().fit_key() != key()
+
+
+def test_a_denoiser_is_not_told_of_an_augmentation_that_is_off(few_digits: Snapshot, tmp_path: Path) -> None:
+    """Else the same fingerprint would name other weights."""
+    hashes = []
+    for told in ("fitted", "condition"):
+        fit = {"steps": 2, "batch_size": 4, "channels": [8, 8], "augment_p": 0.0, "augment_as": told}
+        (tmp_path / told).mkdir()
+        DiffusionGenerator(fit=fit).fit(few_digits, tmp_path / told, lambda step, total: None)
+        hashes.append(weights_hash(tmp_path / told))
+    assert hashes[0] == hashes[1]
 
 
 NETWORK = """

@@ -220,8 +220,9 @@ def test_slots_of_every_source_are_filled_from_real_samples(loaded: Loaded, digi
 # Settings -----------------------------------------------------------------------------------------------
 
 CHANGES: list[dict[str, Any]] = [
-    {"guidance_interval": [0.1, 0.9]},
-    {"guidance_rescale": 0.5},
+    {"guidance_scale": 2.0},
+    {"guidance_scale": 2.0, "guidance_interval": [0.1, 0.9]},
+    {"guidance_scale": 2.0, "guidance_rescale": 0.5},
     {"guidance_scale": 2.0, "negative_label": 1},
     {"stop_at": 0.1},
     {"scheduler": "ddim", "eta": 0.5},
@@ -241,6 +242,15 @@ def test_every_control_names_another_pool_and_fits_nothing_anew() -> None:
     assert len(set(keys)) == len(keys)
     fits = {json.dumps(DiffusionGenerator(**change).fit_key(), sort_keys=True) for change in [{}, *CHANGES]}
     assert len(fits) == 1
+
+
+def test_a_control_without_effect_names_no_other_pool(loaded: Loaded) -> None:
+    plain = loaded()
+    asked = {"label": LABELS[:4]}
+    for change in ({"guidance_interval": [0.1, 0.9]}, {"guidance_rescale": 0.5}, {"resample": 3}, {"jump": 2}):
+        changed = loaded(**change)
+        assert changed.sample_key() == plain.sample_key(), change
+        assert torch.equal(changed.generate(asked, range(4))["image"], plain.generate(asked, range(4))["image"])
 
 
 @pytest.mark.parametrize("change", CHANGES)

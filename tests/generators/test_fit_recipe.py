@@ -268,6 +268,14 @@ def test_only_what_changes_the_weights_is_in_the_fingerprint() -> None:
     }  # fmt: skip
     for name, value in changes.items():
         assert FitSettings(**{name: value}).key() != key, name
+    off = FitSettings(augment_p=0.0)
+    for changed in (
+        {"augment_degrees": 3.0},
+        {"augment_pixels": 3.0},
+        {"augment_scale": 0.2},
+        {"augment_as": "condition"},
+    ):
+        assert FitSettings(augment_p=0.0, **changed).key() == off.key() != key, changed
     judged = FitSettings(hold_out=0.1)
     assert judged.key() != FitSettings(hold_out=0.1, check_every=7).key()
     assert judged.key() != FitSettings(hold_out=0.1, patience=2).key()
