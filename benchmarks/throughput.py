@@ -58,8 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         generator.fit(digits(), Path(folder), lambda step, total: None)
         generator.load(Path(folder))
-    assert generator._sampler is not None
-    denoiser: Any = generator._sampler.denoiser
+    denoiser: Any = generator.sampler.denoiser
 
     def passes(n: int) -> Callable[[], object]:
         x, condition = torch.randn(n, 1, 8, 8), {"label": torch.arange(n) % 10}

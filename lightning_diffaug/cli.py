@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "grid":
             command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write")
     fidelity = commands.add_parser("fidelity", help="what a distilled generator lost against its teacher")
-    fidelity.add_argument("folder", type=Path, help="folder of the fitted generator (…/generators/<fingerprint>)")
+    fidelity.add_argument(
+        "folder", type=Path, help="the cache folder, or that of one fitted generator (…/generators/<fingerprint>)"
+    )
     fidelity.set_defaults(what="fidelity")
     from lightning_diffaug.pool_cli import COMMANDS
 

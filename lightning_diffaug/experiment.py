@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from lightning_diffaug.report import draw_samples, print_table, write_metrics
 log = logging.getLogger(__name__)
 
 # Advice of Lightning that tells a user of this program nothing.
+_CKPT_WORDS = ("last", "hpc")  # Lightning looks for the file itself
 _TIPS = ("💡 Tip", "TPU available", "Loading `train_dataloader`")
 _HINTS = (
     ".*LeafSpec.*is deprecated",
@@ -58,6 +60,11 @@ def build(cfg: DictConfig) -> Parts:
             raise cause from None
         if isinstance(cause, (TypeError, ValueError, ImportError, MisconfigurationException)):
             key = str(error).rpartition("full_key: ")[2].strip()
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
+            if unknown is not None:
+                raise ConfigurationError(
+                    f"{key}.{unknown[1]} is no setting. Remove it; `python train.py --cfg job` lists those of {key}."
+                ) from error
             raise ConfigurationError(
                 f"{key} cannot be made ({type(cause).__name__}: {cause}): look at {key}.*."
             ) from error
@@ -70,6 +77,12 @@ def _build(cfg: DictConfig) -> Parts:
             raise ConfigurationError(
                 f"{key}={cfg[key]!r} is not a whole number from {least}. Set {key} to e.g. {least}."
             )
+    path = cfg.ckpt_path
+    if path is not None and path not in _CKPT_WORDS and "://" not in path and not Path(path).exists():
+        raise ConfigurationError(
+            f"ckpt_path={path} does not exist, so there is nothing to go on from. Set it to a checkpoint such as "
+            "outputs/…/checkpoints/last.ckpt, or to null."
+        )
     for key in ("real", "generator", "data", "model", "trainer", "logger"):
         check_values(cfg[key], key)
     for name, callback in (cfg.callbacks or {}).items():

@@ -55,7 +55,9 @@ def grid(arguments: argparse.Namespace) -> int:
 
 def fidelity(arguments: argparse.Namespace) -> int:
     """Prints what a distillation lost."""
-    print(distill_fidelity.table(distill_fidelity.read(arguments.folder)))
+    folders = [path.parent for path in sorted(arguments.folder.glob("generators/*/" + distill_fidelity.FIDELITY))]
+    for folder in folders or [arguments.folder]:
+        print(f"{folder}\n{distill_fidelity.table(distill_fidelity.read(folder))}")
     return 0
 
 

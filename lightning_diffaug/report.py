@@ -66,6 +66,12 @@ def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = 
     if abs(asked - achieved) > _TOLERANCE:
         row = next(i for i, line in enumerate(lines) if line.startswith("synthetic fraction achieved"))
         lines[row] += "  <-- not what was asked for: the log says why, data.when_short what happens then"
+    prefix = "mix/reuse_class_"
+    uses = {key.removeprefix(prefix): value for key, value in figures.items() if key.startswith(prefix)}
+    if uses and "mix/reuse" in figures:
+        most = max(uses, key=lambda c: uses[c])
+        row = next(i for i, line in enumerate(lines) if line.startswith("uses of a pooled sample"))
+        lines[row] += f" on average, {uses[most]:.2f} of class {most}"
     prefix = "mix/synthetic_fraction_class_"
     shares = [f"{key.removeprefix(prefix)} {value:.3f}" for key, value in figures.items() if key.startswith(prefix)]
     if len(shares) > MANY_CLASSES:

@@ -233,16 +233,22 @@ class MixRun:
         return self.status.generated - self._status_at_first_batch.generated if self.trained else 0
 
     def warn_of_many_uses(self) -> None:
-        """Says once for each class when its pooled samples are used far more often than `reuse` intends."""
-        bound = _MANY_USES * self._sampler.settings.reuse
-        for c, uses in enumerate(self.progress.reuse_by_class):
-            if uses > bound and c not in self._uses_said:
-                self._uses_said.add(c)
-                log.warning(
-                    "each pooled sample of class %d was used %.0f times so far, reuse asks for %g: the class has few "
-                    "rows in the window. Raise data.window, or its share with data.planner.",
-                    c, uses, self._sampler.settings.reuse,
-                )  # fmt: skip
+        """Says once for each class when its pooled samples are used far more often than `reuse` intends.
+
+        Not in a run that was short of samples: then that is the cause, and it was said.
+        """
+        progress, reuse = self.progress, self._sampler.settings.reuse
+        if progress.short_epochs:
+            return
+        many = {c: uses for c, uses in enumerate(progress.reuse_by_class) if uses > _MANY_USES * reuse}
+        new = [f"{c} ({uses:.0f})" for c, uses in many.items() if c not in self._uses_said]
+        self._uses_said |= set(many)
+        if new:
+            log.warning(
+                "uses of each pooled sample so far, by class: %s, and data.reuse asks for %g: these classes have few "
+                "rows in the window. Raise data.window, or their share with data.planner.",
+                ", ".join(new), reuse,
+            )  # fmt: skip
 
     # -- state and end
 

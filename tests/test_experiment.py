@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_diffaug.cli import train
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.experiment import _quiet, run
+from lightning_diffaug.experiment import _quiet, build, run
 from lightning_diffaug.paths import config_dir
 
 
@@ -88,3 +88,13 @@ def test_only_noise_is_kept_off_the_console_and_only_during_a_run(caplog: pytest
         warnings.warn(noise, stacklevel=1)
         source.info("💡 Tip: install another product")
     assert len(said) == len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt does not exist"), ("+data.foo=1", "data.foo is no setting")],
+)
+def test_what_is_not_there_is_named_by_its_key_before_anything_runs(override: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        build(_config(tmp_path, override))
+    assert not (tmp_path / "cache").exists()

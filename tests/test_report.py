@@ -31,9 +31,13 @@ def test_the_table_says_what_was_asked_and_achieved_in_all_and_per_class(
         "mix/achieved_fraction": 0.249,
         "mix/synthetic_fraction_class_cat": 0.5,
         "mix/synthetic_fraction_class_dog": 0.0,
+        "mix/reuse": 2.5,
+        "mix/reuse_class_big_cat": 14.0,
+        "mix/reuse_class_dog": 1.0,
     }
     print_table(figures, tmp_path)
     text = capsys.readouterr().out
+    assert "2.50 on average, 14.00 of class big_cat" in text
     assert "0.2500" in text
     assert "0.2490" in text
     assert "cat 0.500, dog 0.000" in text

@@ -101,7 +101,7 @@ class DiffusionGenerator:
         codec: str | None = None,
         conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int = 128,
         device: str = "auto",
         dtype: str = "auto",
         channels_last: bool | str = "auto",
@@ -118,7 +118,7 @@ class DiffusionGenerator:
         if batch_size < 1:
             raise ConfigurationError(
                 f"batch_size={batch_size} is below 1: it is how many samples are denoised at a time. "
-                "Set generator.batch_size to e.g. 256."
+                "Set generator.batch_size to e.g. 128."
             )
         self.scheduler = scheduler
         self.negative_label = negative_label

@@ -158,7 +158,7 @@ def read(folder: Path) -> dict[str, Any]:
         assert record["kinds"]
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise GeneratorError(
-            f"{folder} holds no record of what a distillation lost ({error!r}): it is no distilled generator, or "
+            f"{folder} holds no record of what a distillation lost: it is no distilled generator, or "
             "generator.distill.samples was 0."
         ) from error
     return record

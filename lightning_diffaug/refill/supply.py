@@ -207,10 +207,22 @@ class WindowSupply:
                         deadline = time.monotonic() + self._wait_timeout
                 if self._refill.misconfigured and self._first:
                     raise ConfigurationError(self._refill.gave_up)
+                self._say_failure()
                 if self._refill.gave_up or (time.monotonic() > deadline and not (self._always_wait and until_complete)):
                     return pool
                 self._interrupt()
                 time.sleep(_LOOK_SECONDS)
+
+    def _say_failure(self) -> None:
+        """Says once, while training waits, what went wrong with a slot: it is tried again, and that may take long."""
+        failure = self._refill.status.failure
+        if failure and not self._refill.gave_up and "failure" not in self._said:
+            self._said.add("failure")
+            log.warning(
+                "training waits for its window, and a slot failed: %s. It is tried again until the refill gives up, or "
+                "data.wait_timeout=%g s are over.",
+                failure.rstrip(". "), self._wait_timeout,
+            )  # fmt: skip
 
     def _hold(self, pool: SyntheticPool, needed: range) -> Lease:
         if self._lease is None:

@@ -423,3 +423,12 @@ def test_where_the_last_complete_window_is_gone_the_newest_slots_are_read(tmp_pa
     assert _slots(supply) == [1, 4]
     assert window.short
     supply.close()
+
+
+def test_a_failure_is_said_once_while_training_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand(tmp_path)
+    hand.status.failure = "slot 0: Connection refused"
+    _supply(hand, tmp_path).freeze(_request(range(2)))
+    (said,) = [record for record in caplog.records if "training waits" in record.getMessage()]
+    assert "Connection refused" in said.getMessage()
+    assert hand.polls > 2
