@@ -18,6 +18,7 @@ from lightning_diffaug.mixing.dataset import MixedDataset
 from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.probing import signature, spread
+from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe, value_range
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
@@ -29,7 +30,6 @@ from lightning_diffaug.wrapping import (
     find_transform,
     loader_facts,
     raw_view,
-    untouched_rng,
 )
 
 _PROBED_FOR_RANGE = 256

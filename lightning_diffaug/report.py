@@ -128,8 +128,8 @@ def _pooled_images(data: DiffAugDataModule) -> list[Tensor] | None:
 
 def _real_images(data: DiffAugDataModule) -> list[Tensor]:
     """Some raw real training images (n, C, H, W) of each class; no others are read."""
+    from lightning_diffaug.randomness import untouched_rng
     from lightning_diffaug.sample import leaf_to_tensor, leaves  # torchvision, which drawing a pool does not need
-    from lightning_diffaug.wrapping import untouched_rng
 
     known: Any = data.real_training
     field = known.spec[IMAGE]

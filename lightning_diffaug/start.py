@@ -27,6 +27,7 @@ from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.pool import EpochCache, capacity_slots
 from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
+from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.fitted import NO_SNAPSHOT, remove_unfinished
@@ -37,7 +38,6 @@ from lightning_diffaug.refill.protocol import Refill, WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import WindowSupply
 from lightning_diffaug.run import MixRun
-from lightning_diffaug.wrapping import untouched_rng
 
 log = logging.getLogger(__name__)
 

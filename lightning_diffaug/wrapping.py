@@ -6,13 +6,11 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -29,6 +27,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.probing import equal, seeded, signature, spread, varies
+from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.sample import describe, leaves
 from lightning_diffaug.spec import FieldSpec
 
@@ -44,16 +43,6 @@ _LOADER_OPTIONS = (
     "multiprocessing_context",
     "prefetch_factor",
 )
-
-
-@contextmanager
-def untouched_rng() -> Any:
-    """Leaves the global random states (python, numpy, torch) as they were."""
-    states = _collect_rng_states(include_cuda=False)
-    try:
-        yield
-    finally:
-        _set_rng_states(states)
 
 
 # The loader -----------------------------------------------------------------------------------------

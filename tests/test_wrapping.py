@@ -14,6 +14,7 @@ from training_toys import Images
 
 from lightning_diffaug import wrapping
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.sample import probe
 from lightning_diffaug.wrapping import (
     SampleTransform,
@@ -22,7 +23,6 @@ from lightning_diffaug.wrapping import (
     find_transform,
     loader_facts,
     raw_view,
-    untouched_rng,
 )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_diffaug.pool import Segment, open_segment
+from lightning_diffaug.randomness import seeded
 from lightning_diffaug.sample import SampleAdapter
 from lightning_diffaug.wrapping import SampleTransform
 
@@ -60,21 +59,6 @@ def with_source(batch: Any, source: dict[str, Tensor]) -> Any:
     if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
         return type(batch)([*batch, source])
     return (batch, source)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds python's, numpy's and torch's CPU generators for a while."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for every GPU as well
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 class MixedDataset(Dataset[Any]):

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lightning_diffaug.mixing.dataset import BatchIndex, MixedDataset, seeded
+from lightning_diffaug.mixing.dataset import BatchIndex, MixedDataset
+from lightning_diffaug.randomness import seeded
 
 
 class Course(Protocol):

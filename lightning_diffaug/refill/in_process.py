@@ -14,12 +14,12 @@ import torch
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.refill.filler import Filler
 from lightning_diffaug.refill.fitted import NO_SNAPSHOT
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.status import STATUS, Reporter, Status
 from lightning_diffaug.snapshot import Snapshot
-from lightning_diffaug.wrapping import untouched_rng
 
 log = logging.getLogger(__name__)
 

@@ -215,8 +215,10 @@ class WindowSupply:
 
     def _say_failure(self) -> None:
         """Says once, while training waits, what went wrong with a slot: it is tried again, and that may take long."""
+        if "failure" in self._said or self._refill.gave_up:  # the status is a file
+            return
         failure = self._refill.status.failure
-        if failure and not self._refill.gave_up and "failure" not in self._said:
+        if failure:
             self._said.add("failure")
             log.warning(
                 "training waits for its window, and a slot failed: %s. It is tried again until the refill gives up, or "
