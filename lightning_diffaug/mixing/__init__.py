@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_diffaug.mixing.allocation import (
     Targets,
     check_mode,
+    class_shares,
     epoch_draws,
     largest_remainder,
     quotas,
@@ -38,6 +39,7 @@ __all__ = [
     "as_schedule",
     "carried_draws",
     "check_mode",
+    "class_shares",
     "epoch_draws",
     "largest_remainder",
     "quotas",

@@ -31,6 +31,7 @@ __all__ = [
     "Mode",
     "Targets",
     "check_mode",
+    "class_shares",
     "epoch_draws",
     "largest_remainder",
     "quotas",
@@ -160,7 +161,7 @@ def targets(
         )
     draws, f = epoch_draws(int(n.sum()), fraction, mode)
     present = n > 0
-    shares = _shares(allocation, n, class_names) if isinstance(allocation, Mapping) else None
+    shares = class_shares(allocation, n, class_names) if isinstance(allocation, Mapping) else None
     total = float(f * draws)
 
     if mode == "append" and balance == "classes":
@@ -222,7 +223,7 @@ def quotas(
     """
     n = _counts(counts)
     if isinstance(allocation, Mapping):
-        shares = _shares(allocation, n, class_names)
+        shares = class_shares(allocation, n, class_names)
     elif _one_of("data.allocation", allocation, ("as_real", "deficit"), " or shares by class") == "as_real":
         shares = n / n.sum()
     else:
@@ -233,41 +234,55 @@ def quotas(
     return mixed
 
 
-def _shares(allocation: Mapping[Any, float], n: FloatArray, class_names: Sequence[str]) -> FloatArray:
-    """``{class: share}`` as shares that sum to 1."""
+def class_shares(
+    given: Mapping[Any, float], counts: npt.ArrayLike, class_names: Sequence[str] = (), key: str = "data.allocation"
+) -> FloatArray:
+    """``{class: share}`` as shares that sum to 1.
+
+    Args:
+        given: Shares by class: its name or, failing that, its index.
+        counts: Real samples n_c of each class, (C,).
+        class_names: As of ``targets``.
+        key: The setting that they come from, for errors.
+
+    Returns:
+        (C,).
+
+    Raises:
+        ConfigurationError: A class is unknown or has no real sample, a share is negative, or all are 0.
+    """
+    n = _counts(counts)
     names = [str(name) for name in class_names] or [str(c) for c in range(n.size)]
     shares = np.full(n.size, np.nan)
-    for key, value in allocation.items():
-        text = str(key)
+    for name, value in given.items():
+        text = str(name)
         if text in names:  # A name first: a class called "3" need not have index 3.
             c = names.index(text)
         elif text.isdecimal() and int(text) < n.size:
             c = int(text)
         else:
             raise ConfigurationError(
-                f"data.allocation names the class {key!r}, which the training data does not have: "
-                f"{_listed(names)}. Change that key of data.allocation."
+                f"{key} names the class {name!r}, which the training data does not have: "
+                f"{_listed(names)}. Change that key of {key}."
             )
         share = _number(value)
         if not 0 <= share < math.inf:
-            raise ConfigurationError(
-                f"data.allocation.{key}={value!r} is not a share of at least 0. Set data.allocation.{key} to one."
-            )
+            raise ConfigurationError(f"{key}.{name}={value!r} is not a share of at least 0. Set {key}.{name} to one.")
         if not np.isnan(shares[c]):
             raise ConfigurationError(
-                f"data.allocation names the class {names[c]!r} twice (also as {key!r}). Remove one of them."
+                f"{key} names the class {names[c]!r} twice (also as {name!r}). Remove one of them."
             )
         if share > 0 and n[c] == 0:
             raise ConfigurationError(
-                f"data.allocation.{key}={value} asks for synthetic samples of {names[c]!r}, which has no "
-                f"real training sample to learn from or to stand in. Remove it from data.allocation."
+                f"{key}.{name}={value} asks for synthetic samples of {names[c]!r}, which has no "
+                f"real training sample to learn from or to stand in. Remove it from {key}."
             )
         shares[c] = share
     shares = np.nan_to_num(shares, nan=0.0)
     if shares.sum() <= 0:
         raise ConfigurationError(
-            f"data.allocation={dict(allocation)} gives no class a share above 0, so the synthetic draws have "
-            "no class. Set at least one of them, or data.allocation=as_real."
+            f"{key}={dict(given)} gives no class a share above 0, so the synthetic draws have "
+            f"no class. Set at least one of them, or {key}=as_real."
         )
     normalised: FloatArray = shares / shares.sum()
     return normalised
