@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +70,9 @@ class DiffAugDataModule(LightningDataModule):
         refill: ``"local"``, ``"sync"``, ``"none"``, or a mapping of `RefillSettings`.
         planner: Which classes the pool holds: ``"auto"`` (the allocation's shares), ``"uniform"``, ``"as_real"``,
             ``{class: share}``, or a planner object.
-        gates: What may enter the pool, in order; None: finite, and in range.
+        gates: What may enter the pool. None: the gates against what is wrong (finite, in range, not blank, no copy of a
+            training sample, no duplicate in its slot). A mapping changes these by name, as `gates.choice.chosen_gates`
+            says; a list is all there is, in order.
         synthetic_transform: Transform of pooled samples, called as the real one is; None: the real training transform.
         augment_synthetic: False: pooled samples go through the wrapped module's ``eval_transform`` (conversion without
             augmentation) in place of its training transform.
@@ -113,7 +115,7 @@ class DiffAugDataModule(LightningDataModule):
         wait_timeout: float = 300.0,
         refill: Any = "local",
         planner: Any = "auto",
-        gates: Sequence[Any] | None = None,
+        gates: Mapping[str, Any] | Sequence[Any] | None = None,
         synthetic_transform: Callable[[Any], Any] | None = None,
         augment_synthetic: bool = True,
         raw: Any = None,

@@ -166,6 +166,18 @@ class RealTraining:
             return StreamLoader(self.facts.dataset, dataset, course, self.facts.batch_size, self.facts.options)
         return MixedLoader(dataset, course, self.facts.batch_size, self.facts.options)
 
+    @property
+    def copied(self) -> bool:
+        """Whether a snapshot holds the samples themselves: they have an index, and are within `snapshot_limit`."""
+        return self.raw is not None and self._snapshot_bytes() <= self.snapshot_limit
+
+    def _stored(self) -> list[FieldSpec]:
+        return [field for field in self.spec.fields if field.name != LABEL]
+
+    def _snapshot_bytes(self) -> int:
+        row = sum(int(np.prod(field.shape)) * field.torch_dtype.itemsize for field in self._stored())
+        return len(self.raw) * row  # type: ignore[arg-type]
+
     def snapshot(self) -> Snapshot | None:
         """The training data as plain tensors, read once; None for a stream without `raw=`.
 
@@ -178,12 +190,12 @@ class RealTraining:
     def _snapshot(self) -> Snapshot | None:
         if self.raw is None:
             return None
-        stored = [field for field in self.spec.fields if field.name != LABEL]
+        stored = self._stored()
         fields: dict[str, Tensor] = {}
         if self.class_index is not None:
             fields[LABEL] = torch.from_numpy(self.class_index)
         n = len(self.raw)  # type: ignore[arg-type]
-        size = n * sum(int(np.prod(field.shape)) * field.torch_dtype.itemsize for field in stored)
+        size = self._snapshot_bytes()
         source = None
         if size > self.snapshot_limit:
             if self.raw_name is None:

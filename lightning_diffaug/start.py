@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.gates import Finite, InRange
+from lightning_diffaug.gates.choice import chosen_gates
 from lightning_diffaug.generators.device import tell_trainer_devices
-from lightning_diffaug.mixing import quotas, targets
 from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
 from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.planning import named_planner
 from lightning_diffaug.pool import EpochCache, capacity_slots
 from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
@@ -42,8 +41,9 @@ from lightning_diffaug.run import MixRun
 log = logging.getLogger(__name__)
 
 _NO_REAL_SAMPLES = (
-    "the generator or the planner starts from real training samples, and there is no snapshot of them (an "
-    "IterableDataset has no index). Give raw=<map-style dataset>, or set generator.source=noise."
+    "the generator or the planner starts from real training samples, or a gate compares with them, and there is no "
+    "snapshot of them (an IterableDataset has no index). Give raw=<map-style dataset>, or set generator.source=noise "
+    "and gates that need none."
 )
 _LIVE_OBJECT = {"_target_": "lightning_diffaug.live_object"}
 
@@ -54,7 +54,7 @@ class PoolSettings:
 
     generator: Any
     planner: Any
-    gates: Sequence[Any] | None
+    gates: Any
     refill: RefillSettings
     when_short: WhenShort
     wait_timeout: float
@@ -166,17 +166,18 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         if settings.mode != "none" and hasattr(generator, "bind"):
             generator.bind(data.spec, tuple(data.class_names))  # what is wrong is said before anything starts
     tell_trainer_devices(generator, devices)
-    gates = pool.gates if pool.gates is not None else (Finite(), InRange())
-    planner = _planner(pool.planner, mix, data, generator, pool.pool_seed)
-    gate_names = [name_of(gate, "gates") for gate in gates]
-    fits, snapshot = named is not None and hasattr(generator, "fit_key"), None
-    if (fits or reads_data(planner)) and (snapshot := data.snapshot()) is None:
+    planner = named_planner(pool.planner, mix, data, generator, pool.pool_seed)
+    gates = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
+    fits = named is not None and hasattr(generator, "fit_key")
+    readers = [build(planner, "planner"), *(build(gate, "gates") for gate in gates)]
+    snapshot = None
+    if (fits or any(reads_data(part) for part in readers)) and (snapshot := data.snapshot()) is None:
         raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)
     run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
     job = Job(
         generator=named or _LIVE_OBJECT,
         planner=planner,
-        gates=gate_names,
+        gates=gates,
         spec=data.spec.to_json(),
         class_names=list(data.class_names),
         snapshot=None if snapshot is None else str(snapshot.save(pool.cache_dir / "snapshots")),
@@ -205,6 +206,16 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
     except BaseException:
         shutil.rmtree(run_dir, ignore_errors=True)
         raise
+
+
+def _gates(gates: Any, data: RealTraining) -> list[Any]:
+    if data.copied or isinstance(gates, (list, tuple)):
+        return chosen_gates(gates)
+    log.warning(
+        "the training data are a stream, or larger than data.snapshot_limit: by default samples are not compared with "
+        "them, so copies of them go unseen. Where the data have an index, gates.copy={ratio: 0.33} asks for it."
+    )
+    return chosen_gates(gates, left_out=("copy", "duplicate"))
 
 
 def _named(generator: Any, settings: RefillSettings) -> dict[str, Any] | None:
@@ -245,33 +256,6 @@ def _check_device(named: Mapping[str, Any] | None) -> None:
             f"generator.device={wanted} is not there: torch finds {count} devices of the kind {device.type} on this "
             "machine. Set generator.device to auto or cpu."
         )
-
-
-def _planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any, seed: int) -> dict[str, Any]:
-    counts, names = data.class_counts, data.class_names
-    if not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner):
-        return name_of(planner, "planner")
-    shares: list[float] | None = None
-    if data.class_index is not None:
-        if planner == "auto":
-            shares = quotas(counts, mix.allocation, mix.max_class_share, class_names=names).tolist()
-        elif planner == "uniform":
-            shares = [float(count > 0) for count in counts]
-        elif planner == "as_real":
-            shares = [float(count) for count in counts]
-        elif isinstance(planner, Mapping):
-            shares = targets(counts, 0.25, allocation=planner, class_names=names).synthetic.tolist()
-        else:
-            raise ConfigurationError(
-                f"data.planner={planner!r} is none of auto, uniform, as_real, {{class: share}} or a planner object: it "
-                "says which classes the pool holds. Set data.planner=auto."
-            )
-    source = getattr(generator, "source", None)
-    given, derived = getattr(generator, "given", ()), getattr(generator, "derived", {})
-    if given or derived or source in RealGuidedPlanner.SOURCES[1:]:
-        repaint = getattr(generator, "repaint", None)
-        return name_of(RealGuidedPlanner(shares, source or "noise", repaint, seed, given, derived), "planner")
-    return name_of(QuotaPlanner(shares), "planner")
 
 
 def _remove_left_behind(cache_dir: Path) -> None:

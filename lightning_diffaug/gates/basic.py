@@ -26,6 +26,25 @@ class Finite:
 
 
 @dataclass(frozen=True)
+class NotBlank:
+    """Rejects rows that show nothing: every field is nearly constant.
+
+    Args:
+        contrast: Least difference between the highest and the lowest value of some field, of 2 (from -1 to 1).
+    """
+
+    contrast: float = 0.05
+    name: str = "blank"
+
+    def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
+        """Bool (n,): some field of the row is not constant."""
+        rows = [value for value in map(_rows, samples.values()) if value.shape[1] > 1]
+        if not rows:  # single numbers are never anything else
+            return torch.ones(len(next(iter(samples.values()))), dtype=torch.bool)
+        return torch.stack([value.amax(1) - value.amin(1) >= self.contrast for value in rows]).any(0)
+
+
+@dataclass(frozen=True)
 class InRange:
     """Rejects rows with a value outside [-1, 1] by more than `tolerance` (a generator that scales otherwise)."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,59 +14,136 @@ from lightning_diffaug.conditions.planner import take
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 
 
+class Verdict(NamedTuple):
+    """What a gate says that also measures.
+
+    Attributes:
+        passed: Bool (n,).
+        scores: Name → float (n,); those of a sample that is let in are kept in its provenance.
+    """
+
+    passed: Tensor
+    scores: Mapping[str, Tensor]
+
+
 class Gate(Protocol):
-    """A pure test of samples. A gate's constructor arguments are part of the pool's fingerprint."""
+    """A pure test of samples. A gate's constructor arguments are part of the pool's fingerprint.
+
+    A gate may have further methods:
+
+    - ``bind(snapshot)``: learns the real training data, whose hash is then part of the pool's name.
+    - ``fit_key()``, ``fit(snapshot, folder, progress)`` and ``load(folder)``: has weights, which are fitted once and
+      kept as those of a generator. An attribute ``fitted`` may hold another object that has these methods; equal ones
+      of several gates are fitted once.
+    - ``model_key()``: a plain value that identifies the files it reads.
+    - ``follow(feedback)``: is told before each slot what the learner said for it (`conditions.feedback.Feedback`), or
+      None.
+    - ``candidates`` (above 1) and ``rank(samples, condition)``, float (n,): so many candidates are made for each row,
+      and of those that all gates let pass the one of the highest rank is kept. At most one gate of a chain.
+    """
 
     @property
     def name(self) -> str:
         """The reason under which rejections are counted."""
         ...
 
-    def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
-        """Which rows pass.
+    def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor | Verdict:
+        """Which rows pass. One that takes ``admitted`` is given the samples that the slot holds already.
 
         Args:
             samples: Name → float32 (n, *shape) in [-1, 1], all of the right shape.
             condition: Name → the n conditions that were asked for.
 
         Returns:
-            bool (n,), True where the row may enter the pool.
+            bool (n,), True where the row may enter the pool; or a `Verdict`.
         """
         ...
 
 
+@dataclass
+class Judged:
+    """What the chain says of a row.
+
+    Attributes:
+        reason: Name of the gate that rejected it, or None.
+        scores: What the gates that it passed measured.
+    """
+
+    reason: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
 def judge(
-    samples: Mapping[str, Tensor], condition: Mapping[str, Any], gates: Sequence[Gate], n: int
-) -> list[str | None]:
+    samples: Mapping[str, Tensor],
+    condition: Mapping[str, Any],
+    gates: Sequence[Gate],
+    n: int,
+    admitted: Mapping[str, Tensor] | None = None,
+) -> list[Judged]:
     """Sends rows through the gates in order; a later gate sees only what the earlier ones let pass.
 
-    Returns:
-        For each of the n rows the name of the gate that rejected it, or None.
+    Args:
+        samples: Name → float32 (n, *shape).
+        condition: Name → the n conditions.
+        gates: In order.
+        n: Number of rows.
+        admitted: Name → float32 (m, *shape), samples that the slot holds already.
 
     Raises:
         GeneratorError: A gate raised, or its verdict is not one bool a sample.
         ConfigurationError: A gate found a setting with which it cannot work.
     """
-    reasons: list[str | None] = [None] * n
+    judged = [Judged() for _ in range(n)]
     passing = list(range(n))
     for gate in gates:
         if not passing:
             break
         index = torch.as_tensor(passing, dtype=torch.int64)
         selected = {name: value.index_select(0, index) for name, value in samples.items()}
-        try:
-            verdict = torch.as_tensor(gate(selected, take(condition, passing)))
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            raise GeneratorError(f"gate {gate.name!r} raised {type(error).__name__}: {error}") from error
-        if verdict.dtype != torch.bool or verdict.shape != (len(passing),):
+        verdict = _verdict(gate, selected, take(condition, passing), admitted)
+        for i, row in enumerate(passing):
+            if not verdict.passed[i]:
+                judged[row].reason = gate.name
+            judged[row].scores |= {name: float(values[i]) for name, values in verdict.scores.items()}
+        passing = [row for row in passing if judged[row].reason is None]
+    return judged
+
+
+def _verdict(
+    gate: Gate, samples: Mapping[str, Tensor], condition: Mapping[str, Any], admitted: Mapping[str, Tensor] | None
+) -> Verdict:
+    told = {"admitted": admitted} if "admitted" in inspect.signature(gate.__call__).parameters else {}
+    n = len(next(iter(samples.values())))
+    try:
+        said = gate(samples, condition, **told)
+        verdict = said if isinstance(said, Verdict) else Verdict(torch.as_tensor(said), {})
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise GeneratorError(f"gate {gate.name!r} raised {type(error).__name__}: {error}") from error
+    if verdict.passed.dtype != torch.bool or verdict.passed.shape != (n,):
+        raise GeneratorError(
+            f"gate {gate.name!r} returned {verdict.passed.dtype} of shape {tuple(verdict.passed.shape)} for {n} "
+            "samples: it has to return one bool for each, True where the sample may enter the pool."
+        )
+    for name, values in verdict.scores.items():
+        if len(values) != n:
             raise GeneratorError(
-                f"gate {gate.name!r} returned {verdict.dtype} of shape {tuple(verdict.shape)} for {len(passing)} "
-                "samples: it has to return one bool for each, True where the sample may enter the pool."
+                f"gate {gate.name!r} returned {len(values)} scores {name!r} for {n} samples: it has to give one each."
             )
-        for row, passed in zip(passing, verdict.tolist(), strict=True):
-            if not passed:
-                reasons[row] = gate.name
-        passing = [row for row in passing if reasons[row] is None]
-    return reasons
+    return verdict
+
+
+def ranking(gates: Sequence[Gate]) -> Any:
+    """The gate that chooses among candidates, or None.
+
+    Raises:
+        ConfigurationError: There are several.
+    """
+    found = [gate for gate in gates if getattr(gate, "candidates", 1) > 1]
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"the gates {[gate.name for gate in found]} all choose among candidates, and only one can. Set candidates "
+            "of the others to 1, or take them out of gates."
+        )
+    return found[0] if found else None

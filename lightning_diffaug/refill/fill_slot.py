@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions import Planner, take
+from lightning_diffaug.conditions.feedback import Feedback, follow
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
-from lightning_diffaug.gates import Gate, judge
+from lightning_diffaug.gates import Gate, Judged, judge, ranking
 from lightning_diffaug.generators.pipeline_load import beating
 from lightning_diffaug.pool import Shard
 from lightning_diffaug.spec import LABEL, SampleSpec
@@ -34,6 +35,7 @@ class Recipe:
         slot_size: Rows a slot.
         pool_seed: Seed of the pool.
         attempts: How often a rejected row is made again, with another seed and the same condition.
+        feedback: Slot number → what the learner said for it, or None.
     """
 
     planner: Planner
@@ -43,6 +45,23 @@ class Recipe:
     slot_size: int = 64
     pool_seed: int = 0
     attempts: int = 4
+    feedback: Callable[[int], Feedback | None] = lambda slot: None
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one pass of the generator brought for some rows; each row may have several candidates, side by side."""
+
+    rows: list[int]
+    condition: Mapping[str, Any]
+    seeds: list[int]
+    samples: Mapping[str, Tensor]
+    given: Mapping[str, Tensor]
+    judged: list[Judged]
+
+
+Aside = Callable[[dict[str, Any], dict[str, Tensor]], None]
+"""Takes a rejected sample: its provenance, which has its ``reason``, and its fields as they would have been stored."""
 
 
 def row_seed(pool_seed: int, slot: int, row: int, attempt: int) -> int:
@@ -74,7 +93,7 @@ def make_ready(recipe: Recipe, beat: Callable[[], None]) -> None:
         raise GeneratorError(f"the generator raised {type(error).__name__} before its first sample: {error}") from error
 
 
-def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None) -> Shard:
+def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None, aside: Aside | None = None) -> Shard:
     """Makes the content of a slot: a pure function of the recipe and the slot's number (but for the times).
 
     Args:
@@ -82,6 +101,7 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         recipe: What to make and how.
         beat: Called before each pass of the generator, to show that work goes on. A generator with an attribute
             ``on_progress`` gets it there, to be called within a long pass.
+        aside: Takes the samples that are rejected.
 
     Returns:
         The shard: 0 … slot_size rows; rows that used up their attempts are named in ``rejected`` with their reason.
@@ -93,8 +113,12 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
     started = time.perf_counter()
     if hasattr(recipe.generator, "on_progress"):
         recipe.generator.on_progress = beat
+    chooser = ranking(recipe.gates)
+    candidates = 1 if chooser is None else chooser.candidates
+    _follow(recipe, slot)
     condition = _planned(recipe, slot)
-    admitted: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
+    kept: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
+    held: dict[int, dict[str, Tensor]] = {}  # the same samples in [-1, 1]
     pending: list[int] = list(range(recipe.slot_size))
     rejections: dict[str, int] = {}
     last_reason: dict[int, str] = {}
@@ -103,29 +127,97 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         if not pending:
             break
         beat()
-        wanted = take(condition, pending)
-        seeds = [row_seed(recipe.pool_seed, slot, row, attempt) for row in pending]
-        samples, given, shape_error = _generate(recipe, wanted, seeds)
-        verdicts: list[str | None] = [shape_error] * len(pending)
-        if not shape_error:
-            verdicts = judge(samples, wanted, recipe.gates, len(pending))
-        generated += len(pending)
-        for i, (row, reason) in enumerate(zip(pending, verdicts, strict=True)):
+        made = _pass(recipe, slot, condition, pending, attempt, candidates, held)
+        _choose(made, chooser)
+        generated += len(made.rows)
+        for i, row in enumerate(made.rows):
+            reason = made.judged[i].reason
             if reason is None:
-                provenance = {"row": row, "attempt": attempt, "seed": seeds[i], **_plain(wanted, i)}
-                fields = {
-                    field.name: given[field.name][i] if field.name in given else field.from_unit(samples[field.name][i])
-                    for field in recipe.spec.continuous
-                }
-                if LABEL in recipe.spec:
-                    fields[LABEL] = torch.as_tensor(wanted[LABEL][i], dtype=torch.int64)
-                admitted[row] = (fields, provenance)
-            else:
-                rejections[reason] = rejections.get(reason, 0) + 1
-                last_reason[row] = reason
-        pending = [row for row in pending if row not in admitted]
-    made = {"seconds": time.perf_counter() - started, "generated": generated, "rejections": rejections}
-    return _shard(recipe.spec, admitted, {row: last_reason[row] for row in pending}, made)
+                provenance = {"row": row, "attempt": attempt * candidates + i % candidates, **_provenance(made, i)}
+                kept[row] = (_stored(recipe.spec, made, i), provenance)
+                held[row] = {name: value[i] for name, value in made.samples.items()}
+                continue
+            rejections[reason] = rejections.get(reason, 0) + 1
+            last_reason[row] = reason
+            if aside is not None and made.samples:
+                aside({"row": row, "reason": reason, **_provenance(made, i)}, _stored(recipe.spec, made, i))
+        pending = [row for row in pending if row not in kept]
+    cost = {"seconds": time.perf_counter() - started, "generated": generated, "rejections": rejections}
+    return _shard(recipe.spec, kept, {row: last_reason[row] for row in pending}, cost)
+
+
+def _follow(recipe: Recipe, slot: int) -> None:
+    parts = (recipe.planner, recipe.generator, *recipe.gates)
+    try:
+        follow(parts, recipe.feedback(slot))
+    except (ConfigurationError, GeneratorError):
+        raise
+    except Exception as error:
+        raise GeneratorError(f"the learner's feedback cannot be followed: {type(error).__name__}: {error}") from error
+
+
+def _pass(
+    recipe: Recipe,
+    slot: int,
+    condition: Mapping[str, Any],
+    pending: Sequence[int],
+    attempt: int,
+    candidates: int,
+    held: Mapping[int, Mapping[str, Tensor]],
+) -> _Pass:
+    """Makes candidates for the rows that are pending, and judges them."""
+    tries = [(row, attempt * candidates + c) for row in pending for c in range(candidates)]
+    rows = [row for row, _ in tries]
+    wanted = take(condition, rows)
+    seeds = [row_seed(recipe.pool_seed, slot, row, number) for row, number in tries]
+    samples, given, wrong_shape = _generate(recipe, wanted, seeds)
+    if wrong_shape:
+        return _Pass(rows, wanted, seeds, {}, {}, [Judged(wrong_shape) for _ in rows])
+    before = {name: torch.stack([held[row][name] for row in sorted(held)]) for name in samples} if held else None
+    judged = judge(samples, wanted, recipe.gates, len(rows), before)
+    return _Pass(rows, wanted, seeds, samples, given, judged)
+
+
+def _choose(made: _Pass, chooser: Any) -> None:
+    """Of a row's candidates that passed, all but the one of the highest rank (the first of equals) are rejected."""
+    passed = [i for i, one in enumerate(made.judged) if one.reason is None]
+    if chooser is None or not passed:
+        return
+    index = torch.tensor(passed)
+    selected = {name: value.index_select(0, index) for name, value in made.samples.items()}
+    try:
+        ranks = chooser.rank(selected, take(made.condition, passed)).tolist()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise GeneratorError(f"gate {chooser.name!r} raised {type(error).__name__}: {error}") from error
+    best: dict[int, int] = {}
+    rank_of = dict(zip(passed, ranks, strict=True))
+    for i in passed:
+        row = made.rows[i]
+        if row not in best or rank_of[i] > rank_of[best[row]]:
+            best[row] = i
+    for i in passed:
+        if best[made.rows[i]] != i:
+            made.judged[i].reason = chooser.name
+
+
+def _provenance(made: _Pass, i: int) -> dict[str, Any]:
+    scores = {"scores": made.judged[i].scores} if made.judged[i].scores else {}
+    return {"seed": made.seeds[i], **_plain(made.condition, i), **scores}
+
+
+def _stored(spec: SampleSpec, made: _Pass, i: int) -> dict[str, Tensor]:
+    """A sample's fields as the pool keeps them."""
+    fields = {
+        field.name: made.given[field.name][i]
+        if field.name in made.given
+        else field.from_unit(made.samples[field.name][i])
+        for field in spec.continuous
+    }
+    if LABEL in spec:
+        fields[LABEL] = torch.as_tensor(made.condition[LABEL][i], dtype=torch.int64)
+    return fields
 
 
 def empty_slot(recipe: Recipe, reason: str) -> Shard:

@@ -119,7 +119,10 @@ class InProcessRefill:
         if self._filler is None:
             if hasattr(self._generator, "fit") and hasattr(self._generator, "load"):
                 self._fit()
-            recipe = self._job.recipe(self._generator)
+            gates = self._job.make_gates()
+            _, seconds = self._job.fit_gates(gates, self._reporter.fit_progress)
+            self._reporter.status.fit_seconds += seconds
+            recipe = self._job.recipe(self._generator, gates)
             self._filler = Filler(recipe, self._pool, self._reporter, self._job.run_id, self._job.capacity)
         return self._filler
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning_diffaug.errors import GeneratorError
-from lightning_diffaug.naming import build, defined_at, source_digest
+from lightning_diffaug.gates import Gate
+from lightning_diffaug.naming import build, defined_at, name_of, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fill_slot import Recipe
-from lightning_diffaug.refill.fitted import fitted_folder, fitted_weights
+from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder, fitted_weights
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import SampleSpec
 
 
-def reads_data(planner: dict[str, Any]) -> bool:
-    """Whether a named planner reads the real training data: those have a method ``bind(snapshot)``."""
-    return hasattr(build(planner, "planner"), "bind")
+def reads_data(part: Any) -> bool:
+    """Whether a planner or a gate reads the real training data: to know them, or to be fitted on them."""
+    return hasattr(part, "bind") or fitted_part(part) is not None
+
+
+def fitted_part(part: Any) -> Any:
+    """What is to be fitted of a generator or a gate: itself, or what it names as ``fitted``; None where nothing is."""
+    found = getattr(part, "fitted", None)
+    found = part if found is None else found
+    return found if callable(getattr(found, "fit_key", None)) else None
 
 
 @dataclass(frozen=True)
@@ -106,21 +115,26 @@ class Job:
         }
         return fingerprint(parts)
 
-    def pool_header(self, generator: Any, weights: str | None) -> PoolHeader:
+    def make_gates(self) -> tuple[Gate, ...]:
+        """The gates, which know no data yet."""
+        return tuple(build(gate, "gates") for gate in self.gates)
+
+    def pool_header(self, generator: Any, weights: str | None, gate_weights: Sequence[str | None] = ()) -> PoolHeader:
         """Names the pool by every setting that changes a sample, and nothing else.
 
         Args:
             generator: The generator that `generator` names.
             weights: Hash of its fitted weights, or None.
+            gate_weights: Of each gate; () where no gate is fitted.
         """
         sample_key = getattr(generator, "sample_key", None)
         named = {"class": defined_at(self.generator), "source": source_digest(self.generator)}
-        planned_from = self.snapshot_hash if reads_data(self.planner) else None
+        gates = zip(self.gates, self.make_gates(), gate_weights or [None] * len(self.gates), strict=True)
         parts: dict[str, Any] = {
             "generator": named | {"settings": sample_key() if sample_key else self.generator},
             "weights": weights,
-            "planner": {"name": self.planner, "source": source_digest(self.planner), "snapshot": planned_from},
-            "gates": [{"name": gate, "source": source_digest(gate)} for gate in self.gates],
+            "planner": self._known(self.planner, build(self.planner, "planner")),
+            "gates": [self._known(name, gate) | {"weights": fitted} for name, gate, fitted in gates],
             "spec": self.spec,
             "class_names": self.class_names,
             "slot_size": self.slot_size,
@@ -130,37 +144,93 @@ class Job:
         }
         return PoolHeader(fingerprint(parts), parts, self.slot_size, {"fields": self.spec})
 
-    def create_pool(self, generator: Any, weights: str | None) -> SyntheticPool:
+    def _known(self, name: dict[str, Any], part: Any) -> dict[str, Any]:
+        """What a planner or gate decides by."""
+        model_key = getattr(part, "model_key", None)
+        return {
+            "name": name,
+            "source": source_digest(name),
+            "snapshot": self.snapshot_hash if hasattr(part, "bind") else None,
+            "model": model_key() if callable(model_key) else None,
+        }
+
+    def create_pool(
+        self, generator: Any, weights: str | None, gate_weights: Sequence[str | None] = ()
+    ) -> SyntheticPool:
         """The pool that the settings and the fitted weights name; made if absent."""
-        header = self.pool_header(generator, weights)
+        header = self.pool_header(generator, weights, gate_weights)
         return SyntheticPool.create(Path(self.cache_dir) / "pools" / header.fingerprint, header)
 
     def find_pool(self, generator: Any) -> SyntheticPool | None:
-        """The pool, or None as long as the generator has to be fitted first (its weights name the pool)."""
-        name = self.fit_fingerprint(generator)
-        if name is None:
-            return self.create_pool(generator, None)
-        try:
-            weights = fitted_weights(fitted_folder(Path(self.cache_dir), name))
-        except GeneratorError:
-            return None  # the refill process sets it aside and fits again
-        return None if weights is None else self.create_pool(generator, weights)
+        """The pool, or None as long as generator or gates have to be fitted first (their weights name the pool)."""
+        weights: list[str | None] = []
+        for part, name in [(generator, self.generator), *self._to_be_fitted(self.make_gates())]:
+            fit_name = None if part is None else self.fit_fingerprint(part, name)
+            try:
+                found = None if fit_name is None else fitted_weights(fitted_folder(Path(self.cache_dir), fit_name))
+            except GeneratorError:
+                return None  # the refill process sets it aside and fits again
+            if fit_name is not None and found is None:
+                return None
+            weights.append(found)
+        return self.create_pool(generator, weights[0], weights[1:])
 
-    def recipe(self, generator: Any) -> Recipe:
+    def ensure_fitted(
+        self, part: Any, name: dict[str, Any], progress: Callable[[int, int], None]
+    ) -> tuple[str | None, float]:
+        """Fits a part if it is not fitted yet, and loads it.
+
+        Returns:
+            Hash of its weights, and the seconds of the fit; None and 0 where there is nothing to fit.
+
+        Raises:
+            GeneratorError: The fit failed.
+            ConfigurationError: There are no training data to fit on.
+            PoolError: The cache folder cannot be written.
+        """
+        fit_name = self.fit_fingerprint(part, name)
+        if fit_name is None:
+            return None, 0.0
+        folder = fitted_folder(Path(self.cache_dir), fit_name)
+        return ensure_fitted(part, folder, self.load_snapshot, progress, self.run_id)
+
+    def fit_gates(self, gates: Sequence[Gate], progress: Callable[[int, int], None]) -> tuple[list[str | None], float]:
+        """`ensure_fitted` for each gate: the hashes of their weights, and the seconds of all fits."""
+        fits = [
+            (None, 0.0) if part is None else self.ensure_fitted(part, name, progress)
+            for part, name in self._to_be_fitted(gates)
+        ]
+        return [weights for weights, _ in fits], sum(seconds for _, seconds in fits)
+
+    def _to_be_fitted(self, gates: Sequence[Gate]) -> list[tuple[Any, dict[str, Any]]]:
+        """For each gate what has to be fitted of it, or None, with its name."""
+        return [
+            (part, name if part is gate or part is None else name_of(part, "gates"))
+            for gate, name in zip(gates, self.gates, strict=True)
+            for part in [fitted_part(gate)]
+        ]
+
+    def recipe(self, generator: Any, gates: Sequence[Gate] | None = None) -> Recipe:
         """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.
 
-        A planner with ``bind`` gets the training snapshot itself.
+        A planner or a gate with ``bind`` gets the training snapshot itself.
+
+        Args:
+            generator: The generator, fitted.
+            gates: The gates, fitted; None: made anew, where none has to be.
         """
         spec = SampleSpec.from_json(self.spec)
         if hasattr(generator, "bind"):
             generator.bind(spec, tuple(self.class_names))
-        planner = build(self.planner, "planner")
-        if reads_data(self.planner):
-            planner.bind(self.load_snapshot())
+        planner, gates = build(self.planner, "planner"), self.make_gates() if gates is None else tuple(gates)
+        readers = [part for part in (planner, *gates) if hasattr(part, "bind")]
+        snapshot = self.load_snapshot() if readers else None
+        for reader in readers:
+            reader.bind(snapshot)
         return Recipe(
             planner=planner,
             generator=generator,
-            gates=tuple(build(gate, "gates") for gate in self.gates),
+            gates=tuple(gates),
             spec=spec,
             slot_size=self.slot_size,
             pool_seed=self.pool_seed,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.refill.filler import Filler
-from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.status import Need, Reporter
 
@@ -30,24 +27,17 @@ def work(job: Job, reporter: Reporter) -> None:
     reporter.write()
     generator = build(job.generator)
     tell_trainer_devices(generator, job.trainer_devices)
+    progress = reporter.fit_progress
     if hasattr(generator, "find_fitted"):  # it learns from another, which is kept like any fitted generator
-        generator.find_fitted = lambda other, progress: _fitted(job, other, name_of(other), progress)
-    weights, seconds = _fitted(job, generator, job.generator, reporter.fit_progress)
-    status.fit_seconds += seconds
-    pool = job.create_pool(generator, weights)
+        generator.find_fitted = lambda other, progress: job.ensure_fitted(other, name_of(other), progress)
+    weights, seconds = job.ensure_fitted(generator, job.generator, progress)
+    gates = job.make_gates()
+    gate_weights, gate_seconds = job.fit_gates(gates, progress)
+    status.fit_seconds += seconds + gate_seconds
+    pool = job.create_pool(generator, weights, gate_weights)
     status.pool = str(pool.folder)
-    keep_filled(job, Filler(job.recipe(generator), pool, reporter, job.run_id, job.capacity, job.duty), reporter)
-
-
-def _fitted(
-    job: Job, generator: Any, name: dict[str, Any], progress: Callable[[int, int], None]
-) -> tuple[str | None, float]:
-    """Fits the generator if it is not fitted, loads it; the hash of its weights, and the seconds that it took."""
-    fit_name = job.fit_fingerprint(generator, name)
-    if fit_name is None:
-        return None, 0.0
-    folder = fitted_folder(Path(job.cache_dir), fit_name)
-    return ensure_fitted(generator, folder, job.load_snapshot, progress, job.run_id)
+    recipe = job.recipe(generator, gates)
+    keep_filled(job, Filler(recipe, pool, reporter, job.run_id, job.capacity, job.duty), reporter)
 
 
 def keep_filled(job: Job, filler: Filler, reporter: Reporter) -> None:

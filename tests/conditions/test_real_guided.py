@@ -188,7 +188,7 @@ def test_a_generator_that_starts_from_real_samples_is_given_them_in_a_run(tmp_pa
     mixed = DiffAugDataModule(
         RealModule(Images(24, labels=[i % 3 for i in range(24)])), generator, synthetic_fraction=0.5,
         refill={"mode": refill, "nice": 0},
-        window=16, slot_size=8, cache_dir=tmp_path / "cache", return_source=True,
+        window=16, slot_size=8, cache_dir=tmp_path / "cache", return_source=True, gates=[],
     )  # fmt: skip
     model = Recorder()
     trainer(tmp_path, max_epochs=2).fit(model, datamodule=mixed)

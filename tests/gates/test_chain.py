@@ -42,14 +42,15 @@ def test_each_rejection_has_the_name_of_the_first_gate_that_rejects() -> None:
     x = torch.tensor([[0.5], [float("nan")], [-0.5], [3.0], [float("inf")], [0.1]])
     last = Positive()
     verdict = judge({"x": x}, {"label": torch.arange(6)}, (Finite(), InRange(), last), 6)
-    assert verdict == [None, "finite", "positive", "range", "finite", None]
+    assert [one.reason for one in verdict] == [None, "finite", "positive", "range", "finite", None]
     assert last.seen == [pytest.approx([0.5, -0.5, 0.1])]
     assert last.labels == [[0, 2, 5]]
 
 
 def test_a_gate_is_not_asked_when_nothing_is_left() -> None:
     gate = Positive()
-    assert judge({"x": torch.full((2, 1), torch.nan)}, {}, (Finite(), gate), 2) == ["finite", "finite"]
+    verdict = judge({"x": torch.full((2, 1), torch.nan)}, {}, (Finite(), gate), 2)
+    assert [one.reason for one in verdict] == ["finite", "finite"]
     assert gate.seen == []
 
 

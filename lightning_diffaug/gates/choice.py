@@ -1,0 +1,78 @@
+"""Which gates a run has: the defaults, changed by name, or a list of one's own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
+from lightning_diffaug.gates.copies import NotCopy, Unique
+from lightning_diffaug.naming import build
+
+GATES: dict[str, type[Any]] = {
+    "finite": Finite,
+    "range": InRange,
+    "blank": NotBlank,
+    "copy": NotCopy,
+    "duplicate": Unique,
+}
+"""The gates that have a name in the settings, in the order in which samples go through them."""
+
+ON = ("finite", "range", "blank", "copy", "duplicate")
+"""Those that are there unless they are turned off: they are against what is wrong, not against what is disliked."""
+
+
+def chosen_gates(gates: Any, left_out: Sequence[str] = ()) -> list[Any]:
+    """The gates of a setting.
+
+    Args:
+        gates: None: the defaults. A mapping: the defaults, changed: name → true, false or None, arguments, or a mapping
+            with ``_target_`` or an object, which stands under a name of its own at the end of the chain. A sequence:
+            just these.
+        left_out: Defaults that cannot be had here, unless they are asked for.
+
+    Returns:
+        Gates, or their names as mappings with ``_target_``, in order.
+
+    Raises:
+        ConfigurationError: A name is unknown, or arguments do not fit.
+    """
+    if gates is not None and not isinstance(gates, Mapping):
+        if isinstance(gates, (str, bytes)) or not isinstance(gates, Sequence):
+            raise ConfigurationError(
+                f"gates={gates!r} is neither a list of gates nor a mapping of their names. Set gates to e.g. "
+                "{class: true}, or data.gates to null."
+            )
+        return list(gates)
+    given = dict(gates or {})
+    wanted: dict[str, Any] = {name: name in ON and name not in left_out for name in GATES}
+    for name, value in given.items():
+        own = (isinstance(value, Mapping) and "_target_" in value) or not (
+            value is None or isinstance(value, (bool, Mapping))
+        )
+        if name not in GATES and not own:
+            near = difflib.get_close_matches(str(name), GATES, n=1)
+            hint = f" Did you mean gates.{near[0]}?" if near else ""
+            raise ConfigurationError(
+                f"gates.{name} is no gate of this library, which has {', '.join(GATES)}.{hint} A gate of your own is "
+                f"gates.{name}={{_target_: package.module.Class}}."
+            )
+        if name in left_out and value is True:  # as the defaults have it; arguments ask for it
+            continue
+        wanted[name] = value
+    return [_made(name, value) for name, value in wanted.items() if value is not None and value is not False]
+
+
+def _made(name: str, value: Any) -> Any:
+    if value is True:
+        return GATES[name]()
+    if not isinstance(value, Mapping) or "_target_" in value:
+        return build(value, f"gates.{name}") if isinstance(value, Mapping) else value
+    try:
+        return GATES[name](**value)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"gates.{name}={dict(value)} does not fit ({error}). Set gates.{name} to true, false, or its arguments."
+        ) from error
