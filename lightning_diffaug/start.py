@@ -240,6 +240,8 @@ def _check_device(named: Mapping[str, Any] | None) -> None:
 
     The refill process alone would find it out late, and with a full pool nobody would.
     """
+    if isinstance(wrapped := (named or {}).get("generator"), Mapping):
+        _check_device(wrapped)
     wanted = (named or {}).get("device")
     if not isinstance(wanted, str) or wanted == "auto":
         return

@@ -23,6 +23,7 @@ from lightning_diffaug.generators.schedulers import SCHEDULERS
 from lightning_diffaug.generators.weights import weights_hash
 
 if TYPE_CHECKING:
+    from lightning_diffaug.generators.composed import ComposedGenerator
     from lightning_diffaug.generators.distilled import DistilledGenerator
     from lightning_diffaug.generators.fit_module import DenoiserFit
     from lightning_diffaug.generators.lora import LoraGenerator
@@ -39,6 +40,7 @@ __all__ = [
     "START",
     "Bindable",
     "Codec",
+    "ComposedGenerator",
     "Condition",
     "Controls",
     "DenoiserFit",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ComposedGenerator": "composed",
     "DenoiserFit": "fit_module",
     "DistilledGenerator": "distilled",
     "LoraGenerator": "lora",

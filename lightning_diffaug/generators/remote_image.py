@@ -73,10 +73,16 @@ def decode(body: bytes, shape: tuple[int, ...], max_pixels: int) -> Picture:
     except Exception as error:  # a decoder fed with anything may raise anything
         raise BadReplyError(f"no picture that can be decoded ({type(error).__name__})") from error
     digest = hashlib.blake2b(picture.tobytes(), digest_size=16, person=str(picture.size).encode()[:16]).digest()
+    return Picture(values_of(picture, shape), digest)
+
+
+def values_of(picture: Image.Image, shape: tuple[int, ...]) -> Tensor:
+    """A picture, cropped around its centre and resampled to (C, H, W): float32 in [-1, 1]; see `decode`."""
+    picture = _converted(picture, MODES[shape[0]])
     if picture.size != (shape[2], shape[1]):
         picture = ImageOps.fit(picture, (shape[2], shape[1]), Image.Resampling.LANCZOS)
     values = torch.from_numpy(np.array(picture, dtype=np.float32)).reshape(shape[1], shape[2], shape[0])
-    return Picture(values.permute(2, 0, 1).contiguous() / 127.5 - 1.0, digest)
+    return values.permute(2, 0, 1).contiguous() / 127.5 - 1.0
 
 
 def error_text(body: bytes) -> tuple[str, str]:

@@ -100,17 +100,17 @@ class Job:
         """Names a fitted generator: training snapshot and fit settings. None where there is nothing to fit.
 
         Args:
-            generator: The generator.
+            generator: The generator. One that wraps another (``fitted``) shares the fit of that one.
             name: Its name; None: `generator`.
         """
-        name = self.generator if name is None else name
-        fit_key = getattr(generator, "fit_key", None)
-        if fit_key is None:
+        part = fitted_part(generator)
+        if part is None:
             return None
+        named = name_of(part) if part is not generator else self.generator if name is None else name
         parts = {
-            "class": defined_at(name),
-            "source": source_digest(name),
-            "fit": fit_key(),
+            "class": defined_at(named),
+            "source": source_digest(named),
+            "fit": part.fit_key(),
             "snapshot": self.snapshot_hash,
         }
         return fingerprint(parts)
