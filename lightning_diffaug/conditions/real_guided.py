@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.choice import Choice, Classes
 from lightning_diffaug.conditions.derived import derive
+from lightning_diffaug.conditions.draws import draw
+from lightning_diffaug.conditions.feedback import Feedback
+from lightning_diffaug.conditions.pairs import Starts, soft_label
 from lightning_diffaug.conditions.planner import QuotaPlanner
+from lightning_diffaug.conditions.real_guided_settings import SOURCES, RealGuided, check_planner
+from lightning_diffaug.conditions.repaint import box_mask
+from lightning_diffaug.conditions.strength import STRENGTH, Strengths
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 
 if TYPE_CHECKING:
@@ -21,23 +27,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _WEIGHTS = (0.2, 0.8)  # interpolants nearer to an end are all but copies of it
+_GIVEN, _STRENGTH = -1, -2  # of the choices of a row; 0 is the sample, 1 and 2 the other and the weight, 3 … the box
+
+SOFT_LABEL = "soft_label"
+"""Key of the probabilities of the classes, float32 (n, C)."""
 
 
 class RealGuidedPlanner:
-    """Quotas as `QuotaPlanner`, and real training samples for every row, chosen by (seed, slot, row) alone.
+    """Quotas as `QuotaPlanner`, and real training samples for every row.
 
-    Beside ``label`` a plan has ``source_index``, the row of the real sample in the snapshot, which provenance keeps,
-    and ``start``, that sample, float32 (rows, *shape) in [-1, 1]: the fields that are to be made, joined along their
-    channels. With source
+    All choices follow from (seed, slot, row), the quotas, and the learner's feedback where it is followed; never from
+    what a pool holds. Beside ``label`` a plan has ``source_index``, the row of the real sample in the snapshot, which
+    provenance keeps, and ``start``, that sample, float32 (rows, *shape) in [-1, 1]: the fields that are to be made,
+    joined along their channels. With source
 
     - ``"noise"``: there is no `start`; the sample is one of the row's class, for what is given of it.
-    - ``"image"``: `start` is a sample of the row's class.
+    - ``"image"``: `start` is a sample of the row's class; across classes (`pairs`) of the class ``start_label``.
     - ``"interpolate"``: ``other`` (and ``other_index``) is a further sample of the class, and ``weight``, float32
       (rows,) in [.2, .8], says where between them the row lies. A class of one sample gives that sample twice.
     - ``"edit"``: `start` is a sample of any other class, which ``start_label`` names.
 
+    Where the strength varies, ``strength``, float64 (rows,), is each row's own. With a `gamma` there is ``soft_label``,
+    float32 (rows, C); see `pairs.soft_label`.
+
     What is given of the real sample stands under its own name: fields as they are (rows, *shape), in their own dtype,
-    and what is derived of a field, float32 in [-1, 1]. With ``"edit"`` that is of a further sample (``given_index``) of
+    and what is derived of a field, float32 in [-1, 1]. Across classes that is of a further sample (``given_index``) of
     the row's class, and ``start_<name>`` is that of `start`.
 
     Args:
@@ -48,12 +62,17 @@ class RealGuidedPlanner:
         seed: Of the choices.
         given: Fields that are conditions, and not made.
         derived: Name → ``{of: field, how: one of derived.DERIVED, factor: …}``: conditions made of a field.
+        strength: How far starts are noised: a number, a list or a range; see `Strengths`. None: it is not known.
+        choose: As the next three, see `RealGuided`.
+        pairs: Of which class starts are.
+        cross: How classes of starts are weighted.
+        gamma: Of soft labels.
 
     Raises:
-        ConfigurationError: The shares are impossible, or ``"edit"`` is asked for without labels.
+        ConfigurationError: The shares are impossible, or the settings do not go together.
     """
 
-    SOURCES = ("noise", "image", "interpolate", "edit")
+    SOURCES = SOURCES
 
     def __init__(
         self,
@@ -63,24 +82,30 @@ class RealGuidedPlanner:
         seed: int = 0,
         given: Sequence[str] = (),
         derived: Mapping[str, Mapping[str, Any]] | None = None,
+        strength: Any = None,
+        choose: str = "uniform",
+        pairs: str | None = None,
+        cross: str = "common",
+        gamma: float | None = None,
     ) -> None:
+        settings = RealGuided(choose, pairs, cross, gamma)
         self.shares = QuotaPlanner(shares).shares
-        if self.shares is None and source == "edit":
-            raise ConfigurationError(
-                "source=edit turns samples of one class into another, and the data have no labels. Set "
-                "generator.source to image, interpolate or noise."
-            )
-        if source not in self.SOURCES:
-            raise ConfigurationError(f"source={source!r} is none of {', '.join(self.SOURCES)}. Set generator.source.")
+        self._strengths = None if strength is None else Strengths.of(strength)
+        check_planner(settings, source, self.shares is not None, repaint, self._strengths)
         self.source = source
         self.repaint = repaint
         self.seed = seed
         self.given = list(given)
         self.derived = {name: dict(how) for name, how in (derived or {}).items()}
+        self.strength = None if self._strengths is None else self._strengths.plain
+        self.choose = choose
+        self.pairs = settings.pairs_of(source)
+        self.cross = cross
+        self.gamma = gamma
         self._data: Snapshot | None = None
         self._quotas = QuotaPlanner(self.shares)
-        self._rows: list[Tensor] = []
-        self._own: list[Tensor] = []
+        self._starts = Starts(None, 0, None, "intra", cross)
+        self._choice = Choice(choose, seed, 0, self._classes_of)
 
     def bind(self, snapshot: Snapshot) -> None:
         """Gives it the training data, whose hash is then part of the pool's name.
@@ -95,22 +120,26 @@ class RealGuidedPlanner:
                     f"{[field.name for field in snapshot.spec.fields]}. Name it in data.fields, or leave it out of "
                     "generator.conditions."
                 )
-        self._data, labels, everything = snapshot, snapshot.labels, torch.arange(len(snapshot))
-        if self.shares is None or labels is None:
-            self._rows = self._own = [everything]
+        self._data, n = snapshot, len(snapshot)
+        classes = None if self.shares is None else len(self.shares)
+        self._starts = Starts(snapshot.labels, n, classes, self.pairs, self.cross)
+        self._choice = Choice(self.choose, self.seed, n, self._classes_of)
+        if self.shares is None or snapshot.labels is None:
             return
-        edit = self.source == "edit"
-        self._own = [everything[labels == c] for c in range(len(self.shares))]
-        self._rows = [everything[labels != c] for c in range(len(self.shares))] if edit else self._own
-        # What is given is of the row's own class, whatever is edited.
-        needed = [
-            len(rows) > 0 and (len(own) > 0 or not (self.given or self.derived))
-            for rows, own in zip(self._rows, self._own, strict=True)
+        # What is given is of the row's own class, whatever is started from.
+        needs_own = bool(self.given or self.derived)
+        there = [
+            bool(self._starts.of(c)) and (len(self._starts.own(c)) > 0 or not needs_own)
+            for c in range(len(self.shares))
         ]
-        empty = [c for c, there in enumerate(needed) if not there and self.shares[c] > 0]
+        empty = [c for c, found in enumerate(there) if not found and self.shares[c] > 0]
         if empty:
             log.warning("Classes %s have no real samples to start from, so none is made of them.", empty)
-        self._quotas = QuotaPlanner([s if there else 0.0 for s, there in zip(self.shares, needed, strict=True)])
+        self._quotas = QuotaPlanner([s if found else 0.0 for s, found in zip(self.shares, there, strict=True)])
+
+    def follow(self, feedback: Feedback | None) -> None:
+        """Takes what the learner said of the training data, for the slots that are planned next."""
+        self._choice.follow(feedback)
 
     def plan(self, slot: int, rows: int) -> dict[str, Any]:
         """See `Planner`, and above."""
@@ -118,31 +147,53 @@ class RealGuidedPlanner:
             raise GeneratorError("the planner has no training data. Call bind(snapshot) first.")
         plan: dict[str, Any] = dict(self._quotas.plan(slot, rows))
         classes = plan["label"].tolist() if "label" in plan else [0] * rows
-        candidates = [self._rows[c] for c in classes]
-        places = [int(self._draw(slot, row, 0) * len(of)) for row, of in enumerate(candidates)]
-        index = torch.stack([of[place] for of, place in zip(candidates, places, strict=True)])
+        index = self._choice(slot, classes, self._starts.of)
         plan["source_index"] = index
         if self.source != "noise":
             plan["start"] = self._samples(index)
         plan |= self._given(slot, classes, index)
-        if self.source == "edit" and self._data.labels is not None:
+        if self.pairs != "intra" and self._data.labels is not None:
             plan["start_label"] = self._data.labels[index]
         if self.source == "interpolate":
-            # Any of the further ones: a step of 1 … n - 1 places, around the end.
-            steps = [1 + int(self._draw(slot, row, 1) * (len(of) - 1)) for row, of in enumerate(candidates)]
-            pairs = zip(candidates, places, steps, strict=True)
-            other = torch.stack([of[(place + step) % len(of)] for of, place, step in pairs])
-            low, high = _WEIGHTS
-            weight = torch.tensor([low + (high - low) * self._draw(slot, row, 2) for row in range(rows)])
-            plan |= {"other": self._samples(other), "other_index": other, "weight": weight}
+            plan |= self._other(slot, classes, index)
         if self.repaint is not None:
-            plan["mask"] = torch.stack([self._mask(slot, row, plan["start"].shape[2:]) for row in range(rows)])
-        return plan
+            size = plan["start"].shape[2:]
+            plan["mask"] = torch.stack([box_mask(size, self.repaint, self.seed, slot, row) for row in range(rows)])
+        return plan | self._strength(slot, plan, rows)
 
-    def _draw(self, slot: int, row: int, what: int) -> float:
-        """A number in [0, 1) that follows from its place alone, on any machine and with any version."""
-        digest = hashlib.blake2b(struct.pack("<4q", self.seed, slot, row, what), digest_size=8, person=b"real").digest()
-        return (int.from_bytes(digest, "little") >> 11) / 2**53
+    def _strength(self, slot: int, plan: Mapping[str, Any], rows: int) -> dict[str, Tensor]:
+        if self._strengths is None:
+            return {}
+        each = [self._strengths.at(draw(self.seed, slot, row, _STRENGTH)) for row in range(rows)]
+        strength, found = torch.tensor(each, dtype=torch.float64), {}
+        if self._strengths.varies:
+            found[STRENGTH] = strength
+        if self.gamma is not None and self.shares is not None:
+            found[SOFT_LABEL] = soft_label(
+                plan["label"], plan["start_label"], strength, self.gamma, len(self.shares)
+            )  # fmt: skip
+        return found
+
+    def _other(self, slot: int, classes: Sequence[int], index: Tensor) -> dict[str, Tensor]:
+        """A further sample of each row's class, and where the row lies between the two."""
+        other = []
+        for row, (c, first) in enumerate(zip(classes, index, strict=True)):
+            own = self._starts.own(c)
+            place = int(torch.searchsorted(own, first))
+            # Any of the further ones: a step of 1 … n - 1 places, around the end.
+            step = 1 + int(draw(self.seed, slot, row, 1) * (len(own) - 1))
+            other.append(own[(place + step) % len(own)])
+        low, high = _WEIGHTS
+        weight = [low + (high - low) * draw(self.seed, slot, row, 2) for row in range(len(classes))]
+        return {
+            "other": self._samples(torch.stack(other)),
+            "other_index": torch.stack(other),
+            "weight": torch.tensor(weight),
+        }
+
+    def _classes_of(self, slot: int, rows: int) -> Classes:
+        label = self._quotas.plan(slot, rows).get("label")
+        return np.zeros(rows, np.int64) if label is None else label.numpy()
 
     def _samples(self, index: Tensor) -> Tensor:
         assert self._data is not None
@@ -152,10 +203,11 @@ class RealGuidedPlanner:
     def _given(self, slot: int, classes: Sequence[int], source: Tensor) -> dict[str, Tensor]:
         if not self.given and not self.derived:
             return {}
-        if self.source != "edit":
+        if self.pairs == "intra":
             return self._of_rows(source)
-        own = [self._own[c] for c in classes]
-        index = torch.stack([rows[int(self._draw(slot, row, -1) * len(rows))] for row, rows in enumerate(own)])
+        own = [self._starts.own(c) for c in classes]
+        places = [int(draw(self.seed, slot, row, _GIVEN) * len(rows)) for row, rows in enumerate(own)]
+        index = torch.stack([rows[place] for rows, place in zip(own, places, strict=True)])
         of_start = {f"start_{name}": value for name, value in self._of_rows(source).items()}
         return {**self._of_rows(index), **of_start, "given_index": index}
 
@@ -165,15 +217,3 @@ class RealGuidedPlanner:
         for name, how in self.derived.items():
             given[name] = derive(self._data.unit(how["of"], index), how["how"], how["factor"])
         return given
-
-    def _mask(self, slot: int, row: int, size: Sequence[int]) -> Tensor:
-        assert self.repaint is not None
-        mask, box, share = torch.ones(1, *size), [slice(None)], self.repaint
-        for axis, length in enumerate(size):
-            # Equal shares of the axes; the later ones make up for the rounding of the earlier.
-            extent = max(1, round(length * share ** (1.0 / (len(size) - axis))))
-            share = min(share * length / extent, 1.0)
-            first = int(self._draw(slot, row, 3 + axis) * (length - extent + 1))
-            box.append(slice(first, first + extent))
-        mask[tuple(box)] = 0.0
-        return mask
