@@ -105,7 +105,7 @@ def test_a_failing_sample_says_so_and_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError, match="sample 17 is broken"):
         _train(_mixed(tmp_path, RealModule(Broken(), num_workers=2)), tmp_path)
-    assert not list((tmp_path / "cache" / "runs").iterdir())
+    assert not list((tmp_path / "cache" / "runs").glob("*"))
 
 
 # Life cycle ------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_what_is_dropped_without_an_end_leaves_no_process(tmp_path: Path) -> Non
     assert mixed._run is not None
     del mixed
     gc.collect()
-    assert not list((tmp_path / "cache" / "runs").iterdir())
+    assert not list((tmp_path / "cache" / "runs").glob("*"))
 
 
 def test_the_wrapped_modules_attributes_are_still_there(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_close_may_be_called_at_any_time(tmp_path: Path) -> None:
     next(iterator)
     mixed.close()
     mixed.close()
-    assert not list((tmp_path / "cache" / "runs").iterdir())
+    assert not list((tmp_path / "cache" / "runs").glob("*"))
     assert not (tmp_path / "cache" / "epoch_cache").exists() or not list((tmp_path / "cache" / "epoch_cache").iterdir())
 
 
