@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.feedback import Feedback, followed
 from lightning_diffaug.errors import ConfigurationError
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -18,7 +19,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 class Planner(Protocol):
     """Decides what a slot holds.
 
-    One that reads the real training data has a method ``bind(snapshot)``, called once before the first plan.
+    One that reads the real training data has a method ``bind(snapshot)``, called once before the first plan. One that
+    heeds the learner has ``follow(feedback)``, called before each plan with what holds for its slot, or None.
     """
 
     def plan(self, slot: int, rows: int) -> dict[str, Any]:
@@ -31,6 +33,8 @@ class QuotaPlanner:
 
     Slot k samples the classes systematically (one offset, equal steps through the cumulated shares); the offsets
     follow the golden-ratio sequence, whose mean over any run of slots is uniform.
+
+    With feedback from the learner the shares are those of `feedback.followed`.
 
     Args:
         shares: Share of each class, non-negative, in class order (normalised to sum 1). None: data without labels,
@@ -49,6 +53,13 @@ class QuotaPlanner:
                 "at least one is above 0. Set data.planner to auto, uniform, as_real or {class: share}."
             )
 
+        self._followed = self.shares
+
+    def follow(self, feedback: Feedback | None) -> None:
+        """Takes what the learner said, for the slots that are planned next."""
+        if self.shares is not None:
+            self._followed = followed(self.shares, feedback)
+
     def plan(self, slot: int, rows: int) -> dict[str, Tensor]:
         """Class labels of a slot.
 
@@ -59,9 +70,9 @@ class QuotaPlanner:
         Returns:
             ``{"label": int64 (rows,)}`` with class indices; empty for data without labels.
         """
-        if self.shares is None:
+        if self._followed is None:
             return {}
-        cumulated = np.cumsum(self.shares)
+        cumulated = np.cumsum(self._followed)
         cumulated /= cumulated[-1]  # just 1 at the end, so that a last class of share 0 gets nothing
         offset = (0.5 + slot * _GOLDEN) % 1.0
         labels = np.searchsorted(cumulated, (np.arange(rows) + offset) / rows, side="right")

@@ -139,6 +139,7 @@ class RealGuidedPlanner:
 
     def follow(self, feedback: Feedback | None) -> None:
         """Takes what the learner said of the training data, for the slots that are planned next."""
+        self._quotas.follow(feedback)
         self._choice.follow(feedback)
 
     def plan(self, slot: int, rows: int) -> dict[str, Any]:

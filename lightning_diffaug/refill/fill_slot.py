@@ -113,9 +113,9 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
     started = time.perf_counter()
     if hasattr(recipe.generator, "on_progress"):
         recipe.generator.on_progress = beat
-    chooser = ranking(recipe.gates)
-    candidates = 1 if chooser is None else chooser.candidates
     _follow(recipe, slot)
+    chooser = ranking(recipe.gates)  # which may follow the learner in whether it chooses
+    candidates = 1 if chooser is None else chooser.candidates
     condition = _planned(recipe, slot)
     kept: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
     held: dict[int, dict[str, Tensor]] = {}  # the same samples in [-1, 1]
