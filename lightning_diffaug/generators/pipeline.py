@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.captions import Texts
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import pipeline_model as models
 from lightning_diffaug.generators import pipeline_parts as parts
@@ -18,7 +19,7 @@ from lightning_diffaug.generators.pipeline_prompts import class_prompts
 from lightning_diffaug.generators.pipeline_run import PIPELINE_VERSION, PipelineRun
 from lightning_diffaug.generators.pipeline_settings import ADDED_FILES, FROM_REAL, additions, check_settings, pixels
 from lightning_diffaug.generators.protocol import Condition
-from lightning_diffaug.generators.remote_prompts import Prompts, Texts
+from lightning_diffaug.generators.remote_prompts import Prompts
 
 if TYPE_CHECKING:
     from lightning_diffaug.spec import FieldSpec, SampleSpec
@@ -49,7 +50,7 @@ class PipelineGenerator:
         repaint: Share of each real sample's area that inpainting makes anew, in (0, 1); the rest is kept exactly.
         prompts: A text with ``{label}``, or class name → text; a list of texts in place of one: by the seed.
         names: Class name → the words for it in a prompt. Class-conditional: → the model's class, number or name.
-        captions: File with the prompts of each class in place of `prompts`; see `pipeline_prompts.read_captions`.
+        captions: File with the prompts of each class in place of `prompts`; see `captions.read_captions`.
         negative_prompt: What guidance moves away from.
         adapters: LoRA adapters: paths or hub ids, or mappings of `pipeline_settings.Addition` (needs peft).
         embeddings: Textual-inversion embeddings, in the same form.
@@ -227,8 +228,8 @@ class PipelineGenerator:
 
         Args:
             condition: ``label``: int64 (n,) class indices, where the data have labels; ``prompt``: n texts, which go
-                before it; ``start``, ``mask``, ``control``: real samples, what of them is kept, what a ControlNet
-                follows.
+                before it; ``negative_prompt``: n texts, each before the setting where it is not ""; ``start``,
+                ``mask``, ``control``: real samples, what of them is kept, what a ControlNet follows.
             seeds: n seeds.
 
         Returns:

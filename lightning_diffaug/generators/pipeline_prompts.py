@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.captions import NEGATIVE_PROMPT, PROMPT, Texts, read_captions
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.remote_prompts import Prompts, Texts
+from lightning_diffaug.generators.remote_prompts import Prompts
 
 _LABEL = "{label}"
 _KEPT = 512
@@ -38,12 +36,12 @@ def class_prompts(
         class_names: Class names in order; () for data without labels.
         prompts: As `Prompts`.
         names: Class name → the words for it in a prompt; classes that are not in it go by their own name.
-        captions: A file to take the prompts from, see `read_captions`; goes before `prompts`.
+        captions: A file to take the prompts from, see `read_captions`, by class or for all; goes before `prompts`.
 
     Raises:
         ConfigurationError: A class has no prompt of its own, or a name is of no class.
     """
-    given = Prompts(prompts if captions is None else read_captions(Path(captions)))
+    given = Prompts(prompts if captions is None else _of_file(captions))
     given.check(class_names)
     words = {name: str((names or {}).get(name, name)) for name in class_names}
     unknown = [name for name in names or {} if name not in words]
@@ -62,37 +60,14 @@ def class_prompts(
     return Prompts({name: worded(plain[name] if isinstance(plain, dict) else plain, words[name]) for name in words})
 
 
-def read_captions(path: Path) -> Texts | dict[str, Texts]:
-    """Captions of a file.
-
-    Args:
-        path: ``.json``: class name → captions, or a list of captions for all classes; ``.csv``: with columns ``label``
-            and ``caption``; ``.txt``: one caption a line. With ``{label}`` for the class where it is not told.
-
-    Raises:
-        ConfigurationError: It cannot be read, or holds no captions.
-    """
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-        if path.suffix == ".txt":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        if path.suffix == ".csv":
-            found: dict[str, Texts] = {}
-            for row in csv.DictReader(text.splitlines()):
-                found[row["label"]] = [*found.get(row["label"], []), row["caption"]]
-            return found
-        if path.suffix != ".json":
-            raise ValueError("it ends in none of .json, .csv, .txt")
-        given = json.loads(text)
-        if not isinstance(given, (dict, list)):
-            raise ValueError("it holds neither a mapping nor a list")
-        return given
-    except (OSError, ValueError, KeyError) as error:
+def _of_file(path: str) -> Texts | Mapping[str, Texts]:
+    found = read_captions(path, "generator.captions")
+    if found.by_sample:
         raise ConfigurationError(
-            f"captions={str(path)!r} cannot be used ({type(error).__name__}: {error}). Set generator.captions to a "
-            ".json file of {class: [captions]}, a .csv file with columns label and caption, or a .txt file with a "
-            "caption a line; or to null."
-        ) from error
+            f"captions={path!r} holds captions of training samples, and a generator is told the class alone. Set "
+            "data.text.captions to it, and generator.captions=null."
+        )
+    return found.by_class or found.of_all
 
 
 class PromptEncoder:
@@ -103,7 +78,7 @@ class PromptEncoder:
     Args:
         pipe: The pipeline.
         guided: Whether there is an unconditional half, which has `negative_prompt`.
-        negative_prompt: What guidance moves away from.
+        negative_prompt: What guidance moves away from where a prompt has none of its own.
     """
 
     def __init__(self, pipe: Any, guided: bool, negative_prompt: str) -> None:
@@ -111,29 +86,30 @@ class PromptEncoder:
         self._guided = guided
         self._negative = negative_prompt
         self._known = set(inspect.signature(type(pipe).__call__).parameters)
-        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], dict[str, Tensor]] = OrderedDict()
         encode = getattr(pipe, "encode_prompt", None)
         self._takes = set(inspect.signature(encode).parameters) if encode is not None else set()
         usual = "prompt_embeds" in self._known and not {"prompt_embeds_mask", "attention_mask"} & self._known
         self._reuses = bool(self._takes) and usual
 
-    def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Arguments of the pipeline's call for a batch of prompts."""
+    def __call__(self, prompts: Sequence[str], negative: Sequence[str] | None = None) -> dict[str, Any]:
+        """Arguments of the pipeline's call for a batch of prompts, each with what guidance moves away from."""
+        against = [text or self._negative for text in negative or [""] * len(prompts)] if self._guided else []
         if self._reuses:
-            rows = [self._encoded(prompt) for prompt in prompts]
+            rows = [self._encoded(*both) for both in zip(prompts, against or [""] * len(prompts), strict=True)]
             if self._reuses:
                 return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        negative = {"negative_prompt": [self._negative] * len(prompts)} if self._guided else {}
-        return {"prompt": list(prompts), **{name: given for name, given in negative.items() if name in self._known}}
+        told = {NEGATIVE_PROMPT: against} if self._guided and NEGATIVE_PROMPT in self._known else {}
+        return {PROMPT: list(prompts), **told}
 
-    def _encoded(self, prompt: str) -> dict[str, Tensor]:
-        if prompt in self._kept:
-            self._kept.move_to_end(prompt)
-            return self._kept[prompt]
+    def _encoded(self, prompt: str, negative: str) -> dict[str, Tensor]:
+        if (prompt, negative) in self._kept:
+            self._kept.move_to_end((prompt, negative))
+            return self._kept[prompt, negative]
         wanted = {
             "prompt": [prompt], "prompt_2": None, "prompt_3": None, "device": self._pipe._execution_device,
             "num_images_per_prompt": 1, "do_classifier_free_guidance": self._guided,
-            "negative_prompt": [self._negative] if self._guided else None,
+            "negative_prompt": [negative] if self._guided else None,
         }  # fmt: skip
         with torch.no_grad():
             made = self._pipe.encode_prompt(**{name: value for name, value in wanted.items() if name in self._takes})
@@ -147,7 +123,7 @@ class PromptEncoder:
             for name, part in zip(names, parts, strict=True)
             if part is not None and name in self._known and (self._guided or not name.startswith("negative_"))
         }
-        self._kept[prompt] = encoded
+        self._kept[prompt, negative] = encoded
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return encoded

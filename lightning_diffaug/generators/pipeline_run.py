@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.captions import NEGATIVE_PROMPT, PROMPT
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators import pipeline_call as call
 from lightning_diffaug.generators.pipeline_load import without_deprecations
@@ -17,7 +18,7 @@ from lightning_diffaug.generators.pipeline_parts import native_size
 from lightning_diffaug.generators.pipeline_prompts import PromptEncoder
 from lightning_diffaug.generators.pipeline_settings import FROM_REAL, pixels
 from lightning_diffaug.generators.protocol import LABEL, MASK, START, Condition
-from lightning_diffaug.generators.remote_prompts import PROMPT, Prompts
+from lightning_diffaug.generators.remote_prompts import Prompts
 
 if TYPE_CHECKING:
     from lightning_diffaug.spec import FieldSpec
@@ -104,9 +105,12 @@ class PipelineRun:
         if self._encoder is None:
             return {"class_labels": [self._ids[label] for label in labels]}
         if PROMPT in condition:
-            return self._encoder([str(text) for text in condition[PROMPT]])
-        names = [self._class_names[label] for label in labels] or [""] * len(seeds)
-        return self._encoder([self._prompts.of(name, seed) for name, seed in zip(names, seeds, strict=True)])
+            prompts = [str(text) for text in condition[PROMPT]]
+        else:
+            names = [self._class_names[label] for label in labels] or [""] * len(seeds)
+            prompts = [self._prompts.of(name, seed) for name, seed in zip(names, seeds, strict=True)]
+        negative = condition.get(NEGATIVE_PROMPT)
+        return self._encoder(prompts, None if negative is None else [str(text) for text in negative])
 
     def _formed(self, condition: Condition, n: int) -> dict[str, Any]:
         """What form they shall have and what they start from, as arguments of the pipeline's call."""

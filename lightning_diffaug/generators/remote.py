@@ -10,17 +10,18 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.captions import NEGATIVE_PROMPT, PROMPT, Texts
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators.protocol import LABEL, Condition
 from lightning_diffaug.generators.remote_http import Endpoint, Exchange
 from lightning_diffaug.generators.remote_image import MODES, Picture, decode
 from lightning_diffaug.generators.remote_pass import Breaker, Limits, Pass
-from lightning_diffaug.generators.remote_prompts import PROMPT, Prompts, Texts
+from lightning_diffaug.generators.remote_prompts import Prompts
 from lightning_diffaug.generators.remote_settings import PATIENCE, check_settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 REMOTE_VERSION = 1
 """Part of the pool's name; raised with any change of how a reply becomes a sample."""
+
+Asked: TypeAlias = tuple[str, int, str]
+"""Prompt, seed and negative prompt."""
 
 _REMEMBERED = 100_000
 _KEPT_BYTES = 1 << 28
@@ -120,7 +124,7 @@ class RemoteGenerator:
         self._breaker = Breaker(breaker_failures, breaker_cooldown, patience / 2)
         self._shape: tuple[int, ...] = ()
         self._class_names: tuple[str, ...] = ()
-        self._kept: dict[tuple[str, int], Picture] = {}
+        self._kept: dict[Asked, Picture] = {}
         self._seen: OrderedDict[bytes, int] = OrderedDict()
         self._said: set[str] = set()
         self.on_progress: Callable[[], None] = lambda: None
@@ -188,7 +192,7 @@ class RemoteGenerator:
 
         Args:
             condition: ``label``: int64 (n,) class indices, where the data have labels; ``prompt``: n texts, which go
-                before it.
+                before it; ``negative_prompt``: n texts, sent as that field where they are not "".
             seeds: n seeds.
 
         Returns:
@@ -228,15 +232,16 @@ class RemoteGenerator:
             images[i] = came[i].values
         return images
 
-    def _request(self, condition: Condition, row: int, seed: int) -> tuple[str, int]:
-        """Prompt and seed of a row."""
+    def _request(self, condition: Condition, row: int, seed: int) -> Asked:
+        """Prompt, seed and negative prompt of a row."""
         seed %= 1 << self.seed_bits
+        against = str(condition[NEGATIVE_PROMPT][row]) if NEGATIVE_PROMPT in condition else ""
         if PROMPT in condition:
-            return str(condition[PROMPT][row]), seed
+            return str(condition[PROMPT][row]), seed, against
         name = self._class_names[int(condition[LABEL][row])] if LABEL in condition and self._class_names else ""
-        return self.prompts.of(name, seed), seed
+        return self.prompts.of(name, seed), seed, against
 
-    def _body(self, prompt: str, seed: int) -> dict[str, Any]:
+    def _body(self, prompt: str, seed: int, against: str) -> dict[str, Any]:
         fields = {
             "model": self.model,
             "prompt": prompt,
@@ -246,16 +251,17 @@ class RemoteGenerator:
         }
         if self.seed_field is not None:
             fields[self.seed_field] = seed
-        return {name: value for name, value in fields.items() if value is not None} | self.extra
+        told = {NEGATIVE_PROMPT: against} if against else {}
+        return {name: value for name, value in fields.items() if value is not None} | self.extra | told
 
-    def _keep(self, pictures: Mapping[tuple[str, int], Picture]) -> None:
+    def _keep(self, pictures: Mapping[Asked, Picture]) -> None:
         """Keeps what came before a failure, and may have been paid for; the next try takes it."""
         self._kept.update(pictures)
         room = _KEPT_BYTES // (4 * math.prod(self._shape))
         while len(self._kept) > room:
             del self._kept[next(iter(self._kept))]
 
-    def _unlike(self, wanted: Sequence[tuple[str, int]], came: Mapping[int, Picture]) -> list[int]:
+    def _unlike(self, wanted: Sequence[Asked], came: Mapping[int, Picture]) -> list[int]:
         """The rows whose picture no other prompt and seed had, in this pass or before."""
         new = []
         for row in sorted(came):

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lightning_diffaug.conditions.captions import Texts, texts
 from lightning_diffaug.errors import ConfigurationError
-
-PROMPT = "prompt"
-"""Key of a condition that holds the prompts themselves; it goes before the class."""
 
 _LABEL, _SEED = "{label}", "{seed}"
 _KEY = "generator.prompts"
-
-Texts = str | Sequence[str]
 
 
 class Prompts:
@@ -29,10 +25,10 @@ class Prompts:
     def __init__(self, prompts: Texts | Mapping[str, Texts]) -> None:
         if isinstance(prompts, Mapping):
             self.plain: str | list[str] | dict[str, str | list[str]] = {
-                str(name): _texts(given, f"{_KEY}.{name}") for name, given in prompts.items()
+                str(name): texts(given, f"{_KEY}.{name}") for name, given in prompts.items()
             }
         else:
-            self.plain = _texts(prompts, _KEY)
+            self.plain = texts(prompts, _KEY)
 
     def check(self, class_names: Sequence[str]) -> None:
         """Checks that each class has prompts of its own.
@@ -53,12 +49,12 @@ class Prompts:
                     '{label}".'
                 )
             return
-        texts = [self.plain] if isinstance(self.plain, str) else self.plain
-        if not class_names and any(_LABEL in text for text in texts):
+        plain = [self.plain] if isinstance(self.plain, str) else self.plain
+        if not class_names and any(_LABEL in text for text in plain):
             raise ConfigurationError(
                 f'{_KEY}={self.plain!r} names the class, and the data have no labels. Set {_KEY} to e.g. "a photo".'
             )
-        if len(class_names) > 1 and not all(_LABEL in text for text in texts):
+        if len(class_names) > 1 and not all(_LABEL in text for text in plain):
             raise ConfigurationError(
                 f"{_KEY}={self.plain!r} asks for the same of all {len(class_names)} classes, so that their labels "
                 f"would be wrong. Put {{label}} in it, or set {_KEY} to {{class: prompt}}."
@@ -71,16 +67,6 @@ class Prompts:
             class_name: Its class; "" for data without labels.
             seed: Its seed.
         """
-        texts = self.plain[class_name] if isinstance(self.plain, dict) else self.plain
-        text = texts if isinstance(texts, str) else texts[seed % len(texts)]
+        given = self.plain[class_name] if isinstance(self.plain, dict) else self.plain
+        text = given if isinstance(given, str) else given[seed % len(given)]
         return text.replace(_LABEL, class_name).replace(_SEED, str(seed))
-
-
-def _texts(given: object, key: str) -> str | list[str]:
-    texts = list(given) if isinstance(given, (list, tuple)) else [given]
-    found = [text for text in texts if isinstance(text, str) and text.strip()]
-    if not found or len(found) < len(texts):
-        raise ConfigurationError(
-            f'{key}={given!r} is no text (or list of texts). Set {key} to e.g. "a photo of a {{label}}".'
-        )
-    return given if isinstance(given, str) else found

@@ -108,6 +108,23 @@ def test_a_negative_prompt_moves_away_from_it(make: Make) -> None:
     assert torch.equal(*unguided), "without guidance there is nothing to move away"
 
 
+def test_a_rows_own_negative_prompt_goes_before_that_of_the_setting(make: Make) -> None:
+    label = torch.tensor([3, 7])
+    told = {"label": label, "negative_prompt": ["the number zero", ""]}
+    rows = make(negative_prompt="the number one").generate(told, range(2))
+    zero = make(negative_prompt="the number zero").generate({"label": label}, range(2))
+    one = make(negative_prompt="the number one").generate({"label": label}, range(2))
+    assert torch.allclose(rows, torch.stack([zero[0], one[1]]), atol=1e-5)
+    assert distance(zero[:1], one[:1]) > 0.01
+
+
+def test_captions_of_samples_are_none_of_classes(tmp_path: Path, make: Make) -> None:
+    file = tmp_path / "captions.csv"
+    file.write_text("index,caption\n0,a red one\n")
+    with pytest.raises(ConfigurationError, match=r"data\.text\.captions"):
+        make(captions=str(file)).bind(tiny.SPEC, tiny.NAMES)
+
+
 def test_each_prompt_is_encoded_once(make: Make) -> None:
     generator, texts = make(batch_size=4), []
     encoder = generator._ready().pipe.text_encoder

@@ -82,6 +82,14 @@ def test_settings_reach_the_server_in_its_own_fields(server: Server, make: Make)
     ]
 
 
+def test_a_rows_negative_prompt_is_sent_with_it(server: Server, make: Make) -> None:
+    told = labels(0, 0) | {"negative_prompt": ["blurry", ""]}
+    make(extra={"negative_prompt": "dark"}, concurrency=1).generate(told, [5, 6])
+    make(concurrency=1).generate(told, [5, 6])
+    found = [asked.body.get("negative_prompt") for asked in server.asked]
+    assert found == ["blurry", "dark", "blurry", None]
+
+
 def test_requests_run_at_once_up_to_the_bound(server: Server, make: Make) -> None:
     for bound, seconds in ((1, 0.02), (4, 0.25)):
         server.seconds, server.most_at_once = seconds, 0
