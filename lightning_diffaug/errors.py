@@ -27,5 +27,9 @@ class GeneratorError(RuntimeError):
     """The generator raised, hung, or returned something that is not a sample."""
 
 
+class TooFewAcceptedError(GeneratorError):
+    """The gates reject nearly all that the generator makes; the text names them."""
+
+
 class ShortWindowError(RuntimeError):
     """``when_short=error``: the pool has fewer slots than the epoch's window needs."""

@@ -158,12 +158,14 @@ class ShardSummary:
         string_bytes: Bytes of each string field as UTF-8.
         labels: The field ``label`` (n,), where there is one of that shape.
         nbytes: Size of the file.
+        made: When and how it was made, as `Shard.made`.
     """
 
     n: int
     string_bytes: dict[str, int]
     labels: Tensor | None
     nbytes: int
+    made: dict[str, Any] = field(default_factory=dict)
 
 
 def summarise(path: Path) -> ShardSummary:
@@ -178,10 +180,11 @@ def summarise(path: Path) -> ShardSummary:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             n, string_bytes = int(metadata["n"]), _string_bytes(json.loads(metadata["strings"]))
+            made = dict(json.loads(metadata["made"]))
             labels = file.get_tensor("label").clone() if "label" in file.keys() else None  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DamagedShardError(f"the header is not a shard's: {error}") from error
-    return ShardSummary(n, string_bytes, labels if labels is not None and labels.ndim == 1 else None, nbytes)
+    return ShardSummary(n, string_bytes, labels if labels is not None and labels.ndim == 1 else None, nbytes, made)
 
 
 def _string_bytes(strings: Mapping[str, list[str]]) -> dict[str, int]:

@@ -34,9 +34,9 @@ def main() -> int:
 def _work(path: Path) -> int:
     import torch
 
-    from lightning_diffaug.errors import ConfigurationError, PoolError
+    from lightning_diffaug.errors import ConfigurationError, PoolError, TooFewAcceptedError
     from lightning_diffaug.refill.job import Job
-    from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_STORAGE, STATUS, Reporter
+    from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_STORAGE, STATUS, Reporter
     from lightning_diffaug.refill.worker import work
 
     job = Job.read(path)
@@ -51,6 +51,8 @@ def _work(path: Path) -> int:
             reporter.write()
         if isinstance(error, ConfigurationError):
             return EXIT_CONFIGURATION
+        if isinstance(error, TooFewAcceptedError):
+            return EXIT_REJECTED
         return EXIT_STORAGE if isinstance(error, PoolError) else 1
     return 0
 

@@ -122,13 +122,14 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
     pending: list[int] = list(range(recipe.slot_size))
     rejections: dict[str, int] = {}
     last_reason: dict[int, str] = {}
-    generated = 0
+    generated = passed = 0
     for attempt in range(recipe.attempts):
         if not pending:
             break
         beat()
         made = _pass(recipe, slot, condition, pending, attempt, candidates, held)
         _choose(made, chooser)
+        passed += sum(one.reason is None for one in made.judged)
         generated += len(made.rows)
         for i, row in enumerate(made.rows):
             reason = made.judged[i].reason
@@ -142,7 +143,12 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
             if aside is not None and made.samples:
                 aside({"row": row, "reason": reason, **_provenance(made, i)}, _stored(recipe.spec, made, i))
         pending = [row for row in pending if row not in kept]
-    cost = {"seconds": time.perf_counter() - started, "generated": generated, "rejections": rejections}
+    cost = {
+        "seconds": time.perf_counter() - started,
+        "generated": generated,
+        "passed": passed,  # also those that lost against another candidate of their row
+        "rejections": rejections,
+    }
     return _shard(recipe.spec, kept, {row: last_reason[row] for row in pending}, cost)
 
 

@@ -8,6 +8,7 @@ from itertools import count
 
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.pool import Shard, SyntheticPool
+from lightning_diffaug.refill.acceptance import Acceptance
 from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot, make_ready
 from lightning_diffaug.refill.pace import Pace
 from lightning_diffaug.refill.status import Reporter
@@ -32,6 +33,7 @@ class Filler:
         owner: Name of the run.
         capacity: Slots that the pool may hold, or None.
         duty: Share of the time in which the generator may compute, in (0, 1].
+        min_acceptance: Share of the samples made below which filling ends, in [0, 1).
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Filler:
         owner: str,
         capacity: int | None = None,
         duty: float = 1.0,
+        min_acceptance: float = 0.0,
     ) -> None:
         self._recipe = recipe
         self._pool = pool
@@ -49,6 +52,7 @@ class Filler:
         self._owner = owner
         self._capacity = capacity
         self._pace = Pace(duty)
+        self._acceptance = Acceptance(pool, min_acceptance)
         self._failed_in_a_row = 0
         self._generator_ready = False
         if (killed_over := reporter.status.trying) is not None:
@@ -62,6 +66,7 @@ class Filler:
 
         Raises:
             GeneratorError: The generator fails whatever it is to make.
+            TooFewAcceptedError: The gates reject nearly all that it makes.
             PoolError: The pool cannot be written.
         """
         missing = [k for k in slots if not self._pool.has(k)]
@@ -71,6 +76,7 @@ class Filler:
         else:
             return False
         try:
+            self._acceptance.check(slot)
             self._make_ready(slot)
             if len(self._reasons(slot)) < _TRIES:
                 self._make(slot)
@@ -143,6 +149,7 @@ class Filler:
 
     def _publish(self, slot: int, shard: Shard) -> None:
         published, status = self._pool.publish(slot, shard), self._reporter.status
+        self._acceptance.made(slot, shard.made)
         status.generated += shard.made["generated"]
         for reason, rejected in shard.made["rejections"].items():
             status.rejections[reason] = status.rejections.get(reason, 0) + rejected

@@ -123,7 +123,10 @@ class InProcessRefill:
             _, seconds = self._job.fit_gates(gates, self._reporter.fit_progress)
             self._reporter.status.fit_seconds += seconds
             recipe = self._job.recipe(self._generator, gates)
-            self._filler = Filler(recipe, self._pool, self._reporter, self._job.run_id, self._job.capacity)
+            job = self._job
+            self._filler = Filler(
+                recipe, self._pool, self._reporter, job.run_id, job.capacity, min_acceptance=job.min_acceptance
+            )
         return self._filler
 
     def _fit(self) -> None:

@@ -57,6 +57,7 @@ class Job:
         trainer_devices: GPUs of this node that training computes on, the process that looks after the refill first.
         duty: Share of the time in which the generator may compute, in (0, 1].
         capacity: Slots that the pool may hold, or None.
+        min_acceptance: Share of the samples made below which filling ends, in [0, 1).
         private: Name of the run that alone uses the pool, or None for a shared pool.
     """
 
@@ -80,6 +81,7 @@ class Job:
     trainer_devices: list[int] = field(default_factory=list)
     duty: float = 1.0
     capacity: int | None = None
+    min_acceptance: float = 0.05
     private: str | None = None
 
     def write(self, path: Path) -> Path:

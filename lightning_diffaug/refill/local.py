@@ -20,7 +20,7 @@ from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.refill.fitted import remove_unfinished
 from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.settings import RefillSettings
-from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_STORAGE, STATUS, Need, Status
+from lightning_diffaug.refill.status import EXIT_CONFIGURATION, EXIT_REJECTED, EXIT_STORAGE, STATUS, Need, Status
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class LocalRefill:
             return
         code = self._process.poll()
         if code is not None:
-            self._failed(f"ended with {self._meaning(code)}", hopeless=code == EXIT_CONFIGURATION)
+            self._failed(f"ended with {self._meaning(code)}", code)
             return
         stamp = self._status_stamp()
         if stamp != self._sign_of_life:
@@ -163,20 +163,22 @@ class LocalRefill:
         """Whether the process is still importing and loading: it can show no progress then."""
         return self.status.phase == "starting" or self._sign_of_life == self._stamp_at_start
 
-    def _failed(self, how: str, hopeless: bool = False) -> None:
+    def _failed(self, how: str, code: int | None = None) -> None:
         self._end(orderly=False)  # what was being made shall count as failed
         status = self.status
         if status.slots > self._slots_at_start:
             self._restarts = 0
         said = status.failure or self._last_lines()
+        misconfigured = code == EXIT_CONFIGURATION
+        hopeless = misconfigured or code == EXIT_REJECTED
         if hopeless or self._restarts >= self._settings.max_restarts:
             vain = "a restart would not help" if hopeless else f"{self._restarts} restarts in a row did not help"
-            self.gave_up, self.misconfigured = f"the refill process {how}, {vain}. It said: {said}", hopeless
+            self.gave_up, self.misconfigured = f"the refill process {how}, {vain}. It said: {said}", misconfigured
             goes_on = "Training goes on with the samples that are there (data.when_short says how). "
             log.error(
                 "%s\n%s%s",
                 self.gave_up,
-                "" if hopeless else goes_on,  # whether it does depends on whether there was a window yet
+                "" if misconfigured else goes_on,  # whether it does depends on whether there was a window yet
                 f"Its log: {self._log_path}" if self._settings.log_file else "refill.log_file=<file> keeps its log.",
             )
             return
@@ -220,6 +222,8 @@ class LocalRefill:
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def _meaning(self, code: int) -> str:
+        if code == EXIT_REJECTED:
+            return f"exit code {code} (too few of its samples are accepted)"
         if code == EXIT_STORAGE:
             return f"exit code {code} (it cannot write to {self._job.cache_dir}: full disk, read-only?)"
         if code < 0:

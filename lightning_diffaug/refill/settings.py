@@ -25,6 +25,9 @@ class RefillSettings:
             generator says that it has come so far, else between slots. The fit, for which training waits, and
             ``sync``, whose slots it waits for, are not slowed.
         attempts: How often a rejected sample is made again.
+        min_acceptance: Share, in [0, 1), of the samples made for four slots in a row that has to pass the gates. Below
+            it filling ends, with a text that says which gate rejected how much and what to change; training goes on
+            with what is there. 0: it never ends so.
         max_restarts: Restarts in a row without a slot made, after which the process is given up.
         backoff: Seconds before the first restart; doubled at each further one, up to a minute.
         hang_timeout: Seconds without progress (a step of the fit, a pass of the generator) after which the process
@@ -38,6 +41,7 @@ class RefillSettings:
     threads: int = 1
     duty: float = 1.0
     attempts: int = 4
+    min_acceptance: float = 0.05
     max_restarts: int = 5
     backoff: float = 1.0
     hang_timeout: float = 120.0
@@ -66,6 +70,12 @@ class RefillSettings:
             raise ConfigurationError(
                 f"refill.duty={self.duty!r} is not in (0, 1]: it is the share of the time in which the generator may "
                 "compute. Set refill.duty to e.g. 0.5, or to 1 for no rest."
+            )
+        if not 0.0 <= self.min_acceptance < 1.0:
+            raise ConfigurationError(
+                f"refill.min_acceptance={self.min_acceptance!r} is not in [0, 1): it is the share of the samples made "
+                "below which filling ends. Set refill.min_acceptance to e.g. 0.05, or to 0 to go on whatever is "
+                "rejected."
             )
         if not self.hang_timeout > 0 or not self.backoff >= 0:
             raise ConfigurationError(

@@ -18,6 +18,8 @@ EXIT_CONFIGURATION = 2
 """Exit code of a refill process whose job names what cannot be made: a restart would not help."""
 EXIT_STORAGE = 3
 """Exit code of a refill process that could not write, perhaps not even its status."""
+EXIT_REJECTED = 4
+"""Exit code of a refill process of whose samples too few are accepted: a restart would not help."""
 _NEED = "need.json"
 _BEAT_SECONDS = 1.0
 _STEP_SECONDS = 0.25

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lightning_diffaug.errors import ConfigurationError, ShortWindowError
+from lightning_diffaug.gates.remedies import advice
 from lightning_diffaug.pool import EpochCache, Lease, Segment, SyntheticPool, UnavailableSlotsError, newest_window
 from lightning_diffaug.pool.frozen import FrozenWindow
 from lightning_diffaug.refill.progress import WaitDisplay
@@ -258,9 +259,10 @@ class WindowSupply:
             gates = ", ".join(f"{gate} {count}" for gate, count in status.rejections.items())
             parts.append(
                 f"Of {status.rejected} samples made, every sample was rejected ({gates}), so more of them would not "
-                "help: look at what the generator makes (values are to be finite and in [-1, 1]; after a fit: "
-                "generator.fit.steps, generator.fit.lr), or change data.gates."
+                "help."
             )
+            if not self._refill.gave_up:
+                parts.append(advice(status.rejections))
         elif not self._refill.gave_up:
             parts.append(
                 "To have more in time, raise data.reuse, lower data.synthetic_fraction, or give the generator more "

@@ -37,7 +37,7 @@ def work(job: Job, reporter: Reporter) -> None:
     pool = job.create_pool(generator, weights, gate_weights)
     status.pool = str(pool.folder)
     recipe = job.recipe(generator, gates)
-    keep_filled(job, Filler(recipe, pool, reporter, job.run_id, job.capacity, job.duty), reporter)
+    keep_filled(job, Filler(recipe, pool, reporter, job.run_id, job.capacity, job.duty, job.min_acceptance), reporter)
 
 
 def keep_filled(job: Job, filler: Filler, reporter: Reporter) -> None:

@@ -50,6 +50,8 @@ def test_a_duty_slows_who_works_beside_training_and_not_who_is_waited_for() -> N
         ({"duty": True}, "refill.duty"),
         ({"duty": "half"}, "refill.duty"),
         ({"attempts": 0}, "refill.attempts"),
+        ({"min_acceptance": 1.0}, "refill.min_acceptance"),
+        ({"min_acceptance": -0.1}, "refill.min_acceptance"),
         ({"max_restarts": -1}, "refill.max_restarts"),
         ({"hang_timeout": 0}, "refill.hang_timeout"),
         ({"backoff": -1}, "refill.backoff"),

@@ -179,7 +179,7 @@ def test_a_pool_of_rejected_samples_says_why(tmp_path: Path, caplog: pytest.LogC
     supply = _supply(hand, tmp_path, timeout=30)
     assert supply.freeze(_request(range(0, 2))).available == [0.0] * 3
     assert "Of 64 samples made, every sample was rejected (finite 60, range 4)" in caplog.text
-    assert "data.gates" in caplog.text
+    assert "generator.fit.steps" in caplog.text
     assert "data.reuse" not in caplog.text, "which would not help"
     supply.close()
 
