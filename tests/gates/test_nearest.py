@@ -1,0 +1,107 @@
+"""The nearest neighbour is the one that a plain comparison of all variants finds."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from gate_data import unlabelled
+from torch import Tensor
+
+from lightning_diffaug.gates import nearest
+from lightning_diffaug.gates.nearest import Neighbours, compared_field
+
+
+def _random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def _plain(x: Tensor, reference: Tensor, shift: int, mirror: bool) -> Tensor:
+    """Root mean square differences (n, m), the definition: least over all variants, borders left out."""
+    dims = range(2, x.ndim)
+
+    def inner(value: Tensor, offset: tuple[int, ...]) -> Tensor:
+        for axis, o in zip(dims, offset, strict=True):
+            value = value.narrow(axis, shift + o, value.shape[axis] - 2 * shift)
+        return value.flatten(1)
+
+    offsets = list(itertools.product(range(-shift, shift + 1), repeat=len(dims)))
+    fixed = inner(reference, (0,) * len(dims))
+    all_of_them = [
+        (inner(y, o)[:, None] - fixed[None]).square().mean(-1).sqrt()
+        for y in ([x, x.flip(-1)] if mirror else [x])
+        for o in offsets
+    ]
+    return torch.stack(all_of_them).amin(0)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 7), (2, 9), (2, 4, 4, 4)])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_nearest_is_that_of_the_definition(shape: tuple[int, ...], shift: int) -> None:
+    reference, x = _random(40, *shape), _random(12, *shape, seed=1)
+    mirror = len(shape) >= 3
+    wanted = _plain(x, reference, shift, mirror).min(1)
+    distance, index = Neighbours(reference, shift, mirror=True).distances(x)
+    assert torch.allclose(distance, wanted.values, atol=1e-4)
+    assert torch.equal(index, wanted.indices)
+
+
+def test_vectors_are_neither_moved_nor_mirrored() -> None:
+    reference, x = _random(30, 7), _random(5, 7, seed=1)
+    distance, index = Neighbours(reference).distances(x)
+    wanted = (torch.cdist(x, reference) / 7**0.5).min(1)
+    assert torch.allclose(distance, wanted.values, atol=1e-5)
+    assert torch.equal(index, wanted.indices)
+    assert Neighbours(reference).distances(reference.flip(1))[0].min() > 0.1
+
+
+def test_many_references_are_compared_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, x = _random(50, 1, 6, 6), _random(9, 1, 6, 6, seed=1)
+    whole = Neighbours(reference).distances(x)
+    monkeypatch.setattr(nearest, "_CHUNK", 7)
+    parts = Neighbours(reference).distances(x)
+    assert torch.allclose(parts[0], whole[0], atol=1e-5)
+    assert torch.equal(parts[1], whole[1])
+
+
+def test_a_references_own_distance_is_to_the_nearest_other_that_differs() -> None:
+    reference = torch.tensor([[0.0], [0.0], [0.3], [0.9]])
+    found = Neighbours(reference)
+    assert found.own(torch.tensor([0, 2, 3, 0]), lambda i: reference[i]).tolist() == pytest.approx([0.3, 0.3, 0.6, 0.3])
+
+
+def test_equal_references_have_no_neighbour() -> None:
+    reference = torch.zeros(4, 1, 4, 4)
+    assert Neighbours(reference).own(torch.tensor([1]), lambda i: reference[i]).isinf().all()
+    distance, _ = Neighbours(torch.empty(0, 1, 4, 4)).distances(reference)
+    assert distance.isinf().all()
+
+
+def test_large_samples_are_compared_when_averaged_after_they_were_moved() -> None:
+    reference = _random(20, 1, 40, 40)
+    found = Neighbours(reference, shift=1, size=8)
+    moved = torch.roll(reference, (1, -1), (2, 3))
+    assert found.distances(moved)[0].max() < 1e-3
+    assert torch.equal(found.distances(moved)[1], torch.arange(20))
+    unmoved = Neighbours(reference, shift=0, size=8).distances(moved)[0]
+    assert unmoved.min() > 0.02
+
+
+def test_an_encoders_features_are_compared_in_place_of_values() -> None:
+    reference, x = _random(30, 1, 5, 5), _random(6, 1, 5, 5, seed=1)
+
+    def mean(value: Tensor) -> Tensor:
+        return value.flatten(1).mean(1, keepdim=True)
+
+    distance, index = Neighbours(reference, encoder=mean).distances(x)
+    wanted = (mean(x) - mean(reference).T).abs().min(1)
+    assert torch.allclose(distance, wanted.values, atol=1e-6)
+    assert torch.equal(index, wanted.indices)
+
+
+def test_the_field_compared_is_the_image_else_the_first_or_the_one_asked_for() -> None:
+    both = {"sound": torch.zeros(2, 3), "image": torch.zeros(2, 1, 2, 2)}
+    assert compared_field(unlabelled(both).spec, None) == compared_field(both, None) == "image"
+    assert compared_field(both, "sound") == "sound"
+    assert compared_field(unlabelled({"sound": both["sound"]}).spec, None) == "sound"
