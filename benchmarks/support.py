@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.spec import FieldSpec, SampleSpec
+
 
 class Images(Dataset[tuple[Tensor, int]]):
     """Labelled uint8 images of noise in memory, converted to float per sample, as a real data set does."""
@@ -31,6 +34,15 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 def to_float(image: Tensor) -> Tensor:
     return image.to(torch.float32).div_(255)
+
+
+def snapshot_of(images: Tensor, labels: Sequence[int]) -> Snapshot:
+    """Labelled uint8 images (n, C, H, W) as the refill side knows them."""
+    image = FieldSpec("image", "0", "tensor", "uint8", tuple(images.shape[1:]), 0.0, 255.0)
+    label = FieldSpec("label", "1", "scalar", "int64", (), 0.0, 0.0)
+    classes = range(max(labels) + 1)
+    columns = {"image": images, "label": torch.as_tensor(labels, dtype=torch.int64)}
+    return Snapshot(SampleSpec((image, label)), columns, [str(c) for c in classes], list(classes))
 
 
 class NoiseGenerator:

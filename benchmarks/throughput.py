@@ -20,11 +20,10 @@ from typing import Any
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from sklearn.datasets import load_digits
-from support import interleaved
+from support import interleaved, snapshot_of
 
 from lightning_diffaug import DiffusionGenerator
 from lightning_diffaug.snapshot import Snapshot
-from lightning_diffaug.spec import FieldSpec, SampleSpec
 
 STEPS, SLOT = 10, 64
 BATCHES = (16, 32, 64, 128, 256, 512)
@@ -34,10 +33,7 @@ WANTED = 0.9
 def digits() -> Snapshot:
     data = load_digits()
     images = torch.from_numpy(data.images * 255 / 16).round().to(torch.uint8).unsqueeze(1)
-    image = FieldSpec("image", "0", "tensor", "uint8", (1, 8, 8), 0.0, 255.0)
-    label = FieldSpec("label", "1", "scalar", "int64", (), 0.0, 0.0)
-    columns = {"image": images, "label": torch.from_numpy(data.target).long()}
-    return Snapshot(SampleSpec((image, label)), columns, [str(c) for c in range(10)], list(range(10)))
+    return snapshot_of(images, data.target.tolist())
 
 
 def pipeline(unet: UNet2DModel) -> DDIMPipeline:

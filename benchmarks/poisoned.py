@@ -1,0 +1,217 @@
+"""What does each gate catch, and what does it cost? A fitted generator whose samples are poisoned by known shares.
+
+Digits as in a run of the demo: 80 training images of common classes, 5 of rare ones. The same samples go before each
+gate alone and before the default chain, and as many that nothing was done to.
+
+python benchmarks/poisoned.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from support import snapshot_of
+from torch import Tensor
+
+from lightning_diffaug import DiffusionGenerator
+from lightning_diffaug.conditions import QuotaPlanner
+from lightning_diffaug.data import DigitsDataModule
+from lightning_diffaug.gates import Finite, Gate, judge
+from lightning_diffaug.gates.choice import GATES, chosen_gates
+from lightning_diffaug.refill.fill_slot import row_seed
+from lightning_diffaug.snapshot import Snapshot
+
+HONEST = "honest"
+SHARES = {
+    "of another class": 0.30,
+    "training image": 0.05,
+    "training image, noisy": 0.05,
+    "training image, moved by a pixel": 0.05,
+    "training image, moved, noisy": 0.05,
+    "training image, mirrored": 0.05,
+    "training image, mirrored, noisy": 0.05,
+    "test image": 0.05,
+    "test image, moved by a pixel": 0.05,
+    "blank": 0.05,
+    "NaN": 0.05,
+    "twice in a slot": 0.05,
+}
+"""Share of the rows that are poisoned so; the others are honest."""
+NOISE = 0.05  # standard deviation, of values in [-1, 1]
+
+
+class PoisonedGenerator:
+    """A generator that replaces some of another one's samples; a row's seed says how.
+
+    Args:
+        generator: Makes the honest samples, of images alone.
+        train: The training data, which copies are of. Each class has some.
+        test: Test images of each class, float32 (n, C, H, W) in [-1, 1].
+        shares: Kind → share of the rows.
+
+    Attributes:
+        kinds: What was done to the row of each seed so far.
+    """
+
+    def __init__(
+        self, generator: Any, train: Snapshot, test: Sequence[Tensor], shares: Mapping[str, float] = SHARES
+    ) -> None:
+        assert train.labels is not None
+        images = train.unit("image")
+        self._generator, self._test = generator, test
+        self._train = [images[train.labels == c] for c in range(len(train.class_names))]
+        self._names = [*shares, HONEST]
+        self._bounds = np.cumsum(list(shares.values()))
+        self.kinds: dict[int, str] = {}
+
+    def _kind(self, rng: np.random.Generator) -> str:
+        return self._names[int(np.searchsorted(self._bounds, rng.random(), side="right"))]
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
+        """float32 (n, C, H, W); NaN and blank ones among them."""
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        kinds = [self._kind(rng) for rng in rngs]
+        classes = len(self._train)
+        wrong = torch.tensor([kind == "of another class" for kind in kinds])
+        other = torch.tensor([int(rng.integers(1, classes)) for rng in rngs])
+        label = torch.where(wrong, (condition["label"] + other) % classes, condition["label"])
+        made: Tensor = self._generator.generate({**condition, "label": label}, seeds)["image"].clone()
+        honest: Tensor | None = None
+        for i, (kind, rng) in enumerate(zip(kinds, rngs, strict=True)):
+            if kind == "twice in a slot" and honest is None:
+                kinds[i] = HONEST  # nothing before it that it could be equal to
+            if kinds[i] == HONEST:
+                honest = made[i]
+            elif kind == "twice in a slot":
+                assert honest is not None
+                made[i] = honest
+            elif kind == "blank":
+                made[i] = rng.uniform(-1, 1)
+            elif kind == "NaN":
+                made[i].view(-1)[rng.integers(made[i].numel())] = torch.nan
+            elif not wrong[i]:
+                images = (self._test if kind.startswith("test") else self._train)[int(label[i])]
+                made[i] = _changed(images[rng.integers(len(images))], kind, rng)
+        self.kinds |= dict(zip(seeds, kinds, strict=True))
+        return made
+
+
+def _changed(image: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
+    if "mirrored" in kind:
+        image = image.flip(-1)
+    if "moved" in kind:
+        axis, step = int(rng.integers(1, 3)), int(rng.choice([-1, 1]))
+        image = image.roll(step, axis)
+        image.select(axis, 0 if step == 1 else -1).fill_(-1.0)  # the background comes in
+    if "noisy" in kind:
+        image = image + torch.from_numpy(rng.normal(0, NOISE, image.shape)).float()
+    return image.clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What was made of a slot before any gate."""
+
+    samples: dict[str, Tensor]
+    condition: Mapping[str, Any]
+    kinds: list[str]
+
+
+def slots(generator: PoisonedGenerator, classes: int, number: int, size: int = 64) -> list[Slot]:
+    """Slots of all classes alike."""
+    planner, made = QuotaPlanner([1.0] * classes), []
+    for slot in range(number):
+        condition, seeds = planner.plan(slot, size), [row_seed(0, slot, row, 0) for row in range(size)]
+        samples = generator.generate(condition, seeds)
+        made.append(Slot({"image": samples}, condition, [generator.kinds[seed] for seed in seeds]))
+    return made
+
+
+def rejected(made: Sequence[Slot], gates: Sequence[Gate], counted: Sequence[str] = ()) -> dict[str, float]:
+    """The share of each kind that is rejected: by any gate, or by those of the names `counted`."""
+    all_of, caught = Counter[str](), Counter[str]()
+    for slot in made:
+        judged = judge(slot.samples, slot.condition, gates, len(slot.kinds))
+        all_of.update(slot.kinds)
+        caught.update(
+            kind
+            for kind, one in zip(slot.kinds, judged, strict=True)
+            if one.reason is not None and (not counted or one.reason in counted)
+        )
+    return {kind: caught[kind] / n for kind, n in all_of.items()}
+
+
+def digits(seed: int = 0) -> tuple[Snapshot, list[Tensor]]:
+    """The few-shot training part, and the test images of each class in [-1, 1]."""
+    data = DigitsDataModule(shots=80, rare_classes=5, rare_shots=5, seed=seed)
+    train, test = data.splits.train, data.splits.test
+    snapshot = snapshot_of(train.images, train.targets)
+    images = snapshot.spec["image"].to_unit(torch.as_tensor(test.images))
+    labels = torch.tensor(test.targets)
+    return snapshot, [images[labels == c] for c in range(len(snapshot.class_names))]
+
+
+def fitted(snapshot: Snapshot, steps: int = 500) -> DiffusionGenerator:
+    """The demo's generator, fitted on the training part."""
+    generator = DiffusionGenerator(device="cpu", fit={"steps": steps})
+    with tempfile.TemporaryDirectory() as folder:
+        generator.fit(snapshot, Path(folder), lambda step, total: None)
+        generator.load(Path(folder))
+    return generator
+
+
+def ready(gates: Sequence[Any], snapshot: Snapshot) -> list[Any]:
+    """Gates that know the training data."""
+    for gate in gates:
+        if hasattr(gate, "bind"):
+            gate.bind(snapshot)
+    return list(gates)
+
+
+def table(
+    columns: Mapping[str, Callable[[Sequence[Slot]], dict[str, float]]],
+    poisoned: Sequence[Slot],
+    honest: Sequence[Slot],
+) -> str:
+    """Markdown: a row a kind, a column a gate, per cent rejected."""
+    found = {name: column(poisoned) | {HONEST: column(honest)[HONEST]} for name, column in columns.items()}
+    counts = Counter(kind for slot in poisoned for kind in slot.kinds)
+    counts[HONEST] = sum(len(slot.kinds) for slot in honest)
+    lines = [f"| rejected, % | samples | {' | '.join(found)} |", "|:--|--:|" + "--:|" * len(found)]
+    for kind in (*SHARES, HONEST):
+        cells = [f"{100 * column[kind]:.1f}" if column[kind] else "·" for column in found.values()]
+        lines.append(f"| {kind} | {counts[kind]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slots", type=int, default=64, help="slots of 64 samples, poisoned and again honest")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+    train, test = digits()
+    generator = fitted(train)
+    poisoned = slots(PoisonedGenerator(generator, train, test), len(test), arguments.slots)
+    honest = slots(PoisonedGenerator(generator, train, test, {}), len(test), arguments.slots)
+
+    def alone(name: str) -> Callable[[Sequence[Slot]], dict[str, float]]:
+        (gate,) = ready([GATES[name]()], train)
+        return lambda made: rejected(made, [Finite(), gate] if name != "finite" else [gate], [name])
+
+    default = ready(chosen_gates(None), train)
+    columns = {name: alone(name) for name in GATES} | {"the defaults": lambda made: rejected(made, default)}
+    print(table(columns, poisoned, honest))
+
+
+if __name__ == "__main__":
+    main()

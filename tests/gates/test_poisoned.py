@@ -1,0 +1,99 @@
+"""Samples poisoned by known shares: each gate catches what it is for, and hardly anything else."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_diffaug import DiffusionGenerator
+from lightning_diffaug.conditions import QuotaPlanner
+from lightning_diffaug.gates import Finite
+from lightning_diffaug.gates.choice import GATES, chosen_gates
+from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
+from lightning_diffaug.snapshot import Snapshot
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # the docs' table comes of the same code
+from poisoned import HONEST, SHARES, PoisonedGenerator, Slot, digits, fitted, ready, rejected, slots
+
+TRAINING = [kind for kind in SHARES if kind.startswith("training")]
+TEST = [kind for kind in SHARES if kind.startswith("test")]
+CAUGHT_BY = {"finite": ["NaN"], "blank": ["blank"], "copy": TRAINING, "duplicate": ["twice in a slot"]}
+
+
+@dataclass(frozen=True)
+class Case:
+    train: Snapshot
+    test: list[Tensor]
+    generator: DiffusionGenerator
+    poisoned: list[Slot]
+    honest: list[Slot]
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    torch.set_num_threads(1)
+    train, test = digits()
+    generator = fitted(train, steps=150)
+    poisoned = slots(PoisonedGenerator(generator, train, test), len(test), 16)
+    return Case(train, test, generator, poisoned, slots(PoisonedGenerator(generator, train, test, {}), len(test), 16))
+
+
+def test_the_generator_is_poisoned_as_it_is_said(case: Case) -> None:
+    kinds = Counter(kind for slot in case.poisoned for kind in slot.kinds)
+    n = sum(kinds.values())
+    assert {kind: kinds[kind] / n for kind in SHARES} == pytest.approx(SHARES, abs=0.04)
+    assert sum(kinds[kind] for kind in TRAINING) / n == pytest.approx(0.3, abs=0.05)
+    for slot in case.poisoned:
+        for image, kind in zip(slot.samples["image"], slot.kinds, strict=True):
+            assert bool(image.isnan().any()) == (kind == "NaN")
+            assert kind == "NaN" or bool(image.max() == image.min()) == (kind == "blank")
+
+
+@pytest.mark.parametrize("name", CAUGHT_BY)
+def test_each_default_gate_alone_catches_what_it_is_for(name: str, case: Case) -> None:
+    (gate,) = ready([GATES[name]()], case.train)
+    share = rejected(case.poisoned, [Finite(), gate], [name])
+    for kind in CAUGHT_BY[name]:
+        assert share[kind] >= 0.99, kind
+    spared = {HONEST, "of another class", *TEST}
+    assert max(share[kind] for kind in spared) <= 0.03, "it takes nothing for what it is not"
+    assert rejected(case.honest, [gate])[HONEST] <= 0.01
+
+
+def test_the_defaults_let_nearly_every_honest_sample_in_and_all_that_is_plainly_wrong_out(case: Case) -> None:
+    chain = ready(chosen_gates(None), case.train)
+    assert rejected(case.honest, chain)[HONEST] <= 0.01
+    share = rejected(case.poisoned, chain)
+    assert share[HONEST] <= 0.03
+    assert min(share[kind] for kinds in CAUGHT_BY.values() for kind in kinds) >= 0.99
+
+
+def test_what_is_poisoned_does_not_enter_the_pool(case: Case) -> None:
+    generator = PoisonedGenerator(case.generator, case.train, case.test)
+    reasons: dict[str, Counter[str]] = {}
+
+    def aside(row: dict[str, Any], fields: dict[str, Tensor]) -> None:
+        reasons.setdefault(generator.kinds[row["seed"]], Counter())[row["reason"]] += 1
+
+    recipe = Recipe(
+        planner=QuotaPlanner([1.0] * 10),
+        generator=generator,
+        gates=tuple(ready(chosen_gates(None), case.train)),
+        spec=case.train.spec,
+        attempts=3,
+    )
+    shards = [fill_slot(slot, recipe, aside=aside) for slot in range(4)]
+    pooled = Counter(generator.kinds[row["seed"]] for shard in shards for row in shard.rows)
+    assert set(pooled) <= {HONEST, "of another class", *TEST}, "these need a gate that is not on by default"
+    assert pooled[HONEST] > 40
+    for name, kinds in CAUGHT_BY.items():
+        for kind in kinds:
+            assert reasons[kind][name] >= 0.7 * reasons[kind].total(), f"{kind} is counted under {dict(reasons[kind])}"
+    assert sum(reasons.get(HONEST, Counter()).values()) <= 0.03 * pooled[HONEST]
