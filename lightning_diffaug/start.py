@@ -195,8 +195,8 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         trainer_devices=list(devices),
         duty=settings.working_share,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
-    )
         min_acceptance=settings.min_acceptance,
+    )
     if settings.mode == "none":
         return NoRefill(job, generator)
     if named is not None:

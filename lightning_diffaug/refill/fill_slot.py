@@ -128,8 +128,8 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
             break
         beat()
         made = _pass(recipe, slot, condition, pending, attempt, candidates, held)
-        _choose(made, chooser)
         passed += sum(one.reason is None for one in made.judged)
+        _choose(made, chooser)
         generated += len(made.rows)
         for i, row in enumerate(made.rows):
             reason = made.judged[i].reason
