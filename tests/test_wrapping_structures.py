@@ -67,6 +67,7 @@ class Mixed:
             "refill": "sync",
             "window": 16,
             "slot_size": 8,
+            "gates": {"blank": False, "copy": False, "duplicate": False},  # the toys make plain areas
             "cache_dir": tmp_path / "cache",
         }
         self.module = DiffAugDataModule(RealModule(data, 4, **loader), **{**defaults, **settings})

@@ -26,6 +26,7 @@ def mixed(tmp_path: Path) -> Mixed:
             "window": 16,
             "slot_size": 8,
             "return_source": True,
+            "gates": {"blank": False, "copy": False, "duplicate": False},  # the toys make plain areas
             "wait_timeout": 60.0,
             "cache_dir": tmp_path / "cache",
         }

@@ -38,6 +38,7 @@ def test_a_run_trains_on_the_servers_pictures_and_keeps_its_key_to_itself(server
     ended = train(
         tmp_path, f"generator.url={server.url}", "generator.api_key_env=IMAGES_KEY", "generator.model=toy",
         "+generator.extra.num_inference_steps=4", "data.planner=uniform",
+        "gates.blank=false", "gates.duplicate=false",  # pictures of one colour
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())

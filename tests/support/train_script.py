@@ -43,6 +43,7 @@ def main(settings: dict[str, Any]) -> None:
         slot_size=8,
         reuse=1,
         return_source=True,
+        gates={"blank": False, "copy": False, "duplicate": False},  # the toys make plain areas
         cache_dir=settings["cache"],
         when_short="wait",
     )
