@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_diffaug.config_check import check_values
 from lightning_diffaug.datamodule import DiffAugDataModule
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.report import draw_samples, print_table, write_metrics
+from lightning_diffaug.report import draw_samples, print_table, write_classes, write_metrics
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,9 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class Parts:
-    """What a configuration makes."""
+    """What a configuration makes; `real` is what `data` wraps."""
 
+    real: Any
     data: DiffAugDataModule
     model: LightningModule
     trainer: Trainer
@@ -104,7 +105,7 @@ def _build(cfg: DictConfig) -> Parts:
         rare_classes=real.rare_classes,
         class_names=real.class_names,
     )
-    return Parts(data, model, trainer)
+    return Parts(real, data, model, trainer)
 
 
 def _make(node: Any, **given: Any) -> Any:
@@ -151,6 +152,7 @@ def _run(cfg: DictConfig) -> dict[str, float]:
     if parts.trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+        write_classes(parts.real.class_names, parts.real.class_counts, parts.real.rare_classes, folder)
     started: list[bool] = []
     trainer: Any = parts.trainer
     trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: started.append(True)))

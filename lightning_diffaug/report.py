@@ -52,6 +52,21 @@ def write_metrics(figures: Mapping[str, float], folder: Path) -> Path:
     return path
 
 
+def write_classes(names: Sequence[str], train_counts: Sequence[int], rare: Sequence[int], folder: Path) -> Path:
+    """Writes ``classes.json``: which classes there are, how many real training samples of each, and which are rare.
+
+    Args:
+        names: In the order of the class indices.
+        train_counts: Likewise.
+        rare: Class indices.
+        folder: The run's folder.
+    """
+    said = {"names": list(names), "train_counts": list(train_counts), "rare": [names[c] for c in rare]}
+    path = folder / "classes.json"
+    path.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
 def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = None) -> None:
     """Prints the run's figures, each class's share, and where things are.
 

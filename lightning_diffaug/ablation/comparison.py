@@ -45,6 +45,15 @@ COLUMNS = (
     Column("test/acc_rare", "rare classes' accuracy"),
     Column("test/auroc", "macro AUROC", 2),
 )
+MANY_RARE = 12
+"""With more rare classes their single figures are in ``summary.csv`` alone: a table so wide is not read."""
+
+
+def rare_columns(sweep: Sweep) -> list[Column]:
+    """A column for the accuracy on each class that is rare in all runs; none above `MANY_RARE` of them."""
+    every = [set(run.rare) for run in sweep.runs]
+    names = [name for name in sweep.runs[0].rare if all(name in rare for rare in every)] if every else []
+    return [Column(f"test/acc_class_{name}", f"class {name}") for name in names] if len(names) <= MANY_RARE else []
 
 
 def chosen_arms(arms: Sequence[ArmSummary], arm: str) -> list[ArmSummary]:
@@ -72,22 +81,26 @@ def comparison(sweep: Sweep, arms: Sequence[ArmSummary], arm: str) -> str:
     parts = ["# Comparison"]
     if arms:
         columns = [c for c in COLUMNS if any(c.key in a.estimates for a in arms)]
-        parts += [_means(arms, columns), *_differences(arms, columns, arm), _notes(sweep, arms)]
+        parts += [_means(arms, columns), *_differences(arms, columns, arm)]
+        rare = [c for c in rare_columns(sweep) if any(c.key in a.estimates for a in arms)]
+        if rare:
+            parts += ["## Accuracy on each rare class", _means(arms, rare, costs=False), *_differences(arms, rare, arm)]
+        parts.append(_notes(sweep, arms))
     if sweep.failures:
         parts.append(_failures(sweep))
     return "\n\n".join(parts) + "\n"
 
 
-def _means(arms: Sequence[ArmSummary], columns: Sequence[Column]) -> str:
-    heads = ["arm", "fraction", "seeds", *(f"{c.title}, %" for c in columns), "steps", "generator seconds"]
+def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = True) -> str:
+    heads = ["arm", "fraction", "seeds", *(f"{c.title}, %" for c in columns)]
+    heads += ["steps", "generator seconds"] if costs else []
     rows = [
         [
             f"{a.arm}",
             f"{a.fraction:.4g}",
             f"{a.runs}",
             *(c.mean(a.estimates.get(c.key)) for c in columns),
-            f"{a.steps:.10g}",
-            f"{a.generator_seconds:.1f}",
+            *([f"{a.steps:.10g}", f"{a.generator_seconds:.1f}"] if costs else []),
         ]
         for a in arms
     ]

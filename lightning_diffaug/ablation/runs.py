@@ -16,6 +16,7 @@ from lightning_diffaug.ablation.failed import FAILED
 
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
+CLASSES = "classes.json"
 REPORT_FOLDER = "ablation"
 _OF_A_RUN = {METRICS, CONFIG, FAILED}
 # These say which seed, or are part of the arm's name already.
@@ -34,6 +35,7 @@ class Run:
         seed: Its seed.
         fraction: Synthetic fraction asked for (of a schedule: the mean over all draws).
         metrics: Its ``metrics.json``.
+        rare: Names of the classes that are rare in its training data, as in its ``classes.json``.
     """
 
     folder: str
@@ -42,6 +44,7 @@ class Run:
     seed: int
     fraction: float
     metrics: Mapping[str, float]
+    rare: tuple[str, ...] = ()
 
     @property
     def steps(self) -> float:
@@ -83,6 +86,7 @@ class _Job:
     overrides: dict[str, str]
     config: Mapping[str, Any]
     metrics: Mapping[str, float]
+    rare: tuple[str, ...]
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -138,7 +142,12 @@ def _read_job(folder: Path, name: str, overrides: Sequence[str]) -> _Job:
     assert isinstance(config, dict)
     int(config["seed"])
     keys = dict(line.lstrip("+").partition("=")[::2] for line in overrides)
-    return _Job(name, keys, {str(key): value for key, value in config.items()}, metrics)
+    return _Job(name, keys, {str(key): value for key, value in config.items()}, metrics, _rare(folder))
+
+
+def _rare(folder: Path) -> tuple[str, ...]:
+    path = folder / CLASSES
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["rare"]) if path.exists() else ()
 
 
 def _named(jobs: Sequence[_Job]) -> tuple[Run, ...]:
@@ -165,4 +174,4 @@ def _run(job: _Job, differing: Sequence[str]) -> Run:
     extra = [key for key in differing if not (constant and key == _FRACTION) and key in job.overrides]
     if extra:
         arm += f" ({', '.join(f'{key}={job.overrides[key]}' for key in extra)})"
-    return Run(job.folder, str(name), arm, int(job.config["seed"]), fraction, job.metrics)
+    return Run(job.folder, str(name), arm, int(job.config["seed"]), fraction, job.metrics, job.rare)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from lightning_diffaug.report import write_classes
+
 WriteRun = Callable[..., Path]
 
 
@@ -21,6 +23,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         fraction: Any = 0.25,
         arm: str | None = None,
         overrides: Sequence[str] = (),
+        rare: Sequence[str] | None = None,
         **metrics: float,
     ) -> Path:
         folder = tmp_path / "sweep" / str(number)
@@ -28,6 +31,8 @@ def write_run(tmp_path: Path) -> WriteRun:
         OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
         config = {"seed": seed, "arm_name": arm, "data": {"synthetic_fraction": fraction}}
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+        if rare is not None:
+            write_classes(["0", "1", "2", "3"], [9, 9, 9, 9], [int(name) for name in rare], folder)
         figures = {"train/steps": 630.0, "generator/seconds": 0.0, "generator/fit_seconds": 0.0}
         figures |= {"mix/requested_fraction": fraction if isinstance(fraction, (int, float)) else 0.4}
         figures |= {f"test/{key}": value for key, value in metrics.items()}

@@ -164,3 +164,32 @@ def test_metrics_that_a_task_lacks_leave_their_fields_empty(tmp_path: Path, writ
     (row,) = _rows(report.folder / "summary.csv")
     assert (row["mean"], row["acc_balanced_mean"], row["miou_mean"]) == ("", "", "0.5")
     assert "balanced accuracy" not in report.text
+
+
+def test_each_class_that_is_rare_in_every_run_has_its_own_figures(tmp_path: Path, write_run: WriteRun) -> None:
+    rng = np.random.default_rng(0)
+    for number, (arm, seed) in enumerate((arm, seed) for arm in ("classical", "mixed") for seed in range(3)):
+        figures = {f"acc_class_{name}": float(rng.uniform(0.8, 1.0)) for name in "0123"}
+        write_run(number, seed, ARMS[arm], arm, [f"arm={arm}"], rare=["1", "2", "3"][seed % 2 :], **figures)
+    report = write_report(tmp_path / "sweep")
+    runs, summary = _rows(report.folder / "runs.csv"), _rows(report.folder / "summary.csv")
+    general, each = report.text.split("## Accuracy on each rare class")
+    assert "class 2" not in general
+    heads = [cell.strip() for cell in each.splitlines()[4].strip("| ").split("|")]
+    assert heads == ["arm", "fraction", "seeds", "class 2, %", "class 3, %"], "class 1 is rare in some runs alone"
+    means, differences = _table(each, "arm"), _table(each, "mixed-0.25 minus")
+    for place, name in enumerate("23"):
+        key = f"test/acc_class_{name}"
+        mixed, classical = _column(runs, "mixed-0.25", key), _column(runs, "classical", key)
+        low, high = stats.ttest_1samp(mixed, 0).confidence_interval(0.95)
+        assert means["mixed-0.25"][2 + place] == f"{100 * np.mean(mixed):.1f} ± {50 * (high - low):.1f}"
+        assert float(summary[1][f"acc_class_{name}_mean"]) == pytest.approx(np.mean(mixed))
+        low, high = stats.ttest_rel(mixed, classical).confidence_interval(0.95)
+        found = differences["classical"][1 + place]
+        assert found == f"{100 * (np.mean(mixed) - np.mean(classical)):+.1f} ± {50 * (high - low):.1f}"
+
+
+def test_without_rare_classes_that_all_runs_share_there_are_no_such_tables(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(0, seed=0, rare=["1"], acc_class_1=0.5, acc_class_2=0.5)
+    write_run(1, seed=1, rare=["2"], acc_class_1=0.5, acc_class_2=0.5)
+    assert "rare class" not in write_report(tmp_path / "sweep").text
