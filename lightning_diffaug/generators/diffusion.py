@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lightning_diffaug.conditions.strength import Strengths
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import weights
 from lightning_diffaug.generators.codec import VaeCodec, check_codec, codec_hash
@@ -46,7 +48,8 @@ class DiffusionGenerator:
         negative_label: Class index that guidance moves away from, in place of the null class; None: the null class. A
             condition may name one for each row (``negative_label``).
         strength: Below 1, real samples given as ``condition["start"]`` are noised this far and denoised again
-            (SDEdit).
+            (SDEdit). A list of strengths, or a range ``{low:, high:}``: each row has its own (``strength``), which the
+            planner draws.
         stop_at: Time at which the reverse process is stopped; above 0 samples stay noisy.
         eta: Noise in the steps of DDIM.
         threshold: Quantile of dynamic thresholding, or None.
@@ -89,7 +92,7 @@ class DiffusionGenerator:
         guidance_interval: Sequence[float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
         negative_label: int | None = None,
-        strength: float = 1.0,
+        strength: float | Sequence[float] | Mapping[str, float] = 1.0,
         stop_at: float = 0.0,
         eta: float = 0.0,
         threshold: float | None = None,
@@ -111,10 +114,12 @@ class DiffusionGenerator:
         self.fit_settings = FitSettings.of(fit)
         prediction_type = self.fit_settings.prediction_type
         check_scheduler(scheduler, prediction_type)
+        self._strengths = Strengths.of(strength)
         self.controls = Controls(
-            num_inference_steps, guidance_scale, guidance_interval, guidance_rescale, strength, stop_at, eta, resample,
-            jump,
+            num_inference_steps, guidance_scale, guidance_interval, guidance_rescale, self._strengths.high, stop_at,
+            eta, resample, jump,
         )  # fmt: skip
+        lowest = replace(self.controls, strength=self._strengths.low)
         if batch_size < 1:
             raise ConfigurationError(
                 f"batch_size={batch_size} is below 1: it is how many samples are denoised at a time. "
@@ -131,10 +136,10 @@ class DiffusionGenerator:
         self.device = device
         self.execution = Execution(dtype, channels_last, compile)
         self.trainer_devices: Sequence[int] = ()
-        varied = self.controls.strength < 1.0 or repaint is not None
+        varied = lowest.strength < 1.0 or repaint is not None
         self._source_setting = source
         self.source = ("image" if varied else "noise") if source == "auto" else source
-        check_source(self.source, scheduler, self.controls, repaint, inversion_steps)
+        check_source(self.source, scheduler, lowest, repaint, inversion_steps)
         self._condition_settings = condition_settings(conditions)
         self.conditions = None if conditions is None else {str(name): value for name, value in conditions.items()}
         check_conditions(self._condition_settings, self.source, negative_label)
@@ -163,9 +168,10 @@ class DiffusionGenerator:
         return self._sampler
 
     @property
-    def strength(self) -> float:
-        """How far real start samples are noised; 1 forgets them."""
-        return self.controls.strength
+    def strength(self) -> float | list[float] | dict[str, float]:
+        """How far real start samples are noised, 1 forgets them: a number, a list, or a range."""
+        plain: float | list[float] | dict[str, float] = self._strengths.plain
+        return plain
 
     @property
     def given(self) -> list[str]:
@@ -197,6 +203,7 @@ class DiffusionGenerator:
             "conditions": self.conditions,
             "scheduler": self.scheduler,
             **self.controls.to_json(),
+            "strength": self.strength,
             "negative_label": self.negative_label,
             "threshold": self.threshold,
             "source": self._source_setting,
@@ -226,6 +233,7 @@ class DiffusionGenerator:
         return {
             "scheduler": self.scheduler,
             **self.controls.key(self.source),
+            "strength": self.strength,
             "negative_label": self.negative_label,
             "threshold": self.threshold,
             "source": self.source,
@@ -321,6 +329,7 @@ class DiffusionGenerator:
             inversion_steps=self.inversion_steps,
             threshold=self.threshold,
             negative_label=self.negative_label,
+            own_strengths=self._strengths.varies,
         )
 
     def ready(self) -> None:
@@ -335,7 +344,8 @@ class DiffusionGenerator:
                 (n, …) in the values of the training data; those made of a field in [-1, 1]. With a `source` other than
                 noise: ``start``, real samples in [-1, 1], a tensor (n, *shape) or one for each field; beside it
                 ``mask`` (what of it is kept), ``other`` and ``weight`` (``"interpolate"``), ``start_label``
-                (``"edit"``). ``negative_label``: what guidance moves away from. Other keys are ignored.
+                (``"edit"``), ``strength`` (each row's own, before the setting). ``negative_label``: what guidance moves
+                away from. Other keys are ignored.
             seeds: n seeds.
 
         Returns:

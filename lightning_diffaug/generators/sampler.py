@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from lightning_diffaug.generators.denoisers import FittedDenoiser, check_conditi
 from lightning_diffaug.generators.inversion import invert
 from lightning_diffaug.generators.loop import OnStep, sample
 from lightning_diffaug.generators.protocol import LABEL, MASK, NEGATIVE, OF_START, OTHER, START, WEIGHT, Condition
+from lightning_diffaug.generators.rows import batches, in_order, picked, strengths
 from lightning_diffaug.generators.schedulers import ForwardProcess, check_threshold, make_scheduler
 from lightning_diffaug.generators.sources import INVERTED, between, first_timestep, real_samples, renamed
 
@@ -78,7 +79,7 @@ class Sampler:
         denoiser: On its device, in eval mode.
         prediction_type: What it predicts.
         scheduler: Name of the solver.
-        controls: How the reverse process is run.
+        controls: How the reverse process is run; a row of a condition may have a strength of its own.
         fields: Channels of each field of a sample, in the order in which they are joined.
         shape: Shape of one sample, fields joined.
         codec: Between samples and what is denoised, or None.
@@ -86,6 +87,7 @@ class Sampler:
         inversion_steps: Steps of an inversion.
         threshold: Quantile of dynamic thresholding, or None.
         negative_label: Class that guidance moves away from, or None.
+        own_strengths: Whether each row has to have a strength.
     """
 
     denoiser: FittedDenoiser
@@ -99,6 +101,7 @@ class Sampler:
     inversion_steps: int = 20
     threshold: float | None = None
     negative_label: int | None = None
+    own_strengths: bool = False
 
     def __call__(
         self, condition: Condition, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
@@ -117,31 +120,36 @@ class Sampler:
         self._checked(condition, len(seeds))
         if not seeds:
             return torch.empty(0, *self.shape)
-        parts = []
-        for first in range(0, len(seeds), batch_size):
-            rows = slice(first, first + batch_size)
-            parts.append(self._batch(_rows(condition, rows), seeds[rows], on_step))
-        return torch.cat(parts)
+        own = None
+        if self.source != "noise":
+            own = strengths(condition, len(seeds), self.own_strengths)
+        each = [self.controls] * len(seeds) if own is None else [replace(self.controls, strength=s) for s in own]
+        # A run has one first step: a row's sample is the same whatever the strengths of the others.
+        together = list(batches([(one.steps(), one.strength == 1.0) for one in each], batch_size))
+        parts = [
+            self._batch(picked(condition, rows), [seeds[i] for i in rows], each[rows[0]], on_step) for rows in together
+        ]
+        return in_order(parts, together)
 
-    def _batch(self, condition: Condition, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
+    def _batch(self, condition: Condition, seeds: Sequence[int], controls: Controls, on_step: OnStep | None) -> Tensor:
         n, device = len(seeds), next(iter(self.denoiser.parameters())).device
         scheduler = make_scheduler(
             self.scheduler,
             self.prediction_type,
-            self.controls.num_inference_steps,
+            controls.num_inference_steps,
             # Clipping would leave the path that an inversion came along.
             clip=self.codec is None and self.source not in INVERTED,
             threshold=self.threshold,
         )
         wanted = self._checked(condition, n)
-        start, noise = self._beginning(scheduler, condition, wanted, n, device)
+        start, noise = self._beginning(scheduler, controls, condition, wanted, n, device)
         kept = kept_latents = None
         if start is not None and MASK in condition:
             kept = torch.as_tensor(condition[MASK]) > 0.5
             kept_latents = kept if self.codec is None else whole(kept, self.denoiser.shape[1:])
         negative = self._negative(condition, n)
         x = sample(
-            self.denoiser, scheduler, self.denoiser.shape, wanted, seeds, self.controls, start, kept_latents,
+            self.denoiser, scheduler, self.denoiser.shape, wanted, seeds, controls, start, kept_latents,
             noise, negative, self.codec, device, on_step,
         )  # fmt: skip
         return x if kept is None else torch.where(kept, self._real(condition, START, n), x)
@@ -153,7 +161,13 @@ class Sampler:
         return real_samples(condition, key, self.fields, (n, *self.shape))
 
     def _beginning(
-        self, scheduler: Any, condition: Condition, wanted: Condition, n: int, device: torch.device
+        self,
+        scheduler: Any,
+        controls: Controls,
+        condition: Condition,
+        wanted: Condition,
+        n: int,
+        device: torch.device,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Start and noise of a run, in the denoiser's space; None: there is no start, the noise is the seeds'."""
         if self.source == "noise":
@@ -166,7 +180,7 @@ class Sampler:
         start = encoded(START)
         if self.source == "image":
             return start, None
-        process, until = ForwardProcess(self.prediction_type), first_timestep(scheduler, self.controls, device)
+        process, until = ForwardProcess(self.prediction_type), first_timestep(scheduler, controls, device)
         to = {name: value.to(device) for name, value in wanted.items()}
         if self.source == "interpolate":
             weight = torch.as_tensor(condition.get(WEIGHT, torch.full((n,), 0.5)))
@@ -192,11 +206,3 @@ def whole(kept: Tensor, size: Sequence[int]) -> Tensor:
     changed = (~kept).float().amax(1, keepdim=True)
     made_anew: Tensor = pool(changed, tuple(size)) > 0.5
     return ~made_anew
-
-
-def _rows(condition: Condition, rows: slice) -> dict[str, Any]:
-    """Some rows of a condition; a mapping (field → samples) is cut inside."""
-    return {
-        name: {field: samples[rows] for field, samples in value.items()} if isinstance(value, Mapping) else value[rows]
-        for name, value in condition.items()
-    }
