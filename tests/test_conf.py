@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_diffaug import DiffAugDataModule
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.experiment import build
+from lightning_diffaug.gates.choice import GATES, ON, chosen_gates
 from lightning_diffaug.paths import config_dir
 
 CONF = config_dir()
@@ -112,6 +113,44 @@ def test_arms_differ_in_nothing_else() -> None:
             OmegaConf.update(config, key, None)
         plains.append(_plain(config))
     assert all(plain == plains[0] for plain in plains)
+
+
+GATE_ARMS = sorted(path.stem for path in (CONF / "arm" / "gates").glob("*.yaml"))
+
+
+def _gates_of(config: DictConfig) -> list[str]:
+    return [gate.name for gate in chosen_gates(OmegaConf.to_container(config.gates))]
+
+
+def test_the_comparison_of_gates_sweeps_each_default_gate_off_and_each_of_taste_on() -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["experiment=gates"], return_hydra_config=True)
+    arms = [arm.removeprefix("gates/") for arm in config.hydra.sweeper.params.arm.split(",")]
+    assert sorted(arms) == GATE_ARMS
+    assert {f"no_{name}" for name in ON} <= set(arms)
+    assert config.hydra.callbacks.sweep_report.arm == "default_gates"
+
+
+@pytest.mark.parametrize("arm", GATE_ARMS)
+def test_each_arm_of_gates_has_the_gates_of_its_name_and_differs_in_nothing_else(arm: str, tmp_path: Path) -> None:
+    config = _compose("experiment=gates", f"arm=gates/{arm}", root=tmp_path)
+    assert config.arm_name == arm
+    expected = list(ON)
+    if arm == "no_gates":
+        expected = []
+    elif arm.startswith("no_"):
+        expected.remove(arm.removeprefix("no_"))
+    elif arm != "default_gates":
+        added = arm.partition("_")[0]
+        expected = [name for name in GATES if name in ON or name == added]
+    assert _gates_of(config) == expected
+    build(config)
+    default = _compose("experiment=gates", "arm=gates/default_gates", root=tmp_path)
+    for one in (config, default):
+        for key in ("arm_name", "gates", "data.gates", *(["feedback", "data.feedback"] if arm == "hard" else [])):
+            OmegaConf.update(one, key, None)
+    assert _plain(config) == _plain(default)
 
 
 def test_the_default_arm_is_the_default_run() -> None:
