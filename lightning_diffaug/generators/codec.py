@@ -68,8 +68,8 @@ class VaeCodec:
         return latents.clone()
 
     def decode(self, z: Tensor) -> Tensor:
-        """See `Codec`."""
-        with torch.inference_mode():
+        """See `Codec`; with gradients where `z` has them."""
+        with torch.inference_mode(not z.requires_grad):
             samples: Tensor = self.vae.decode(z.to(self.vae.device) / self._scale + self._shift).sample
         return samples.clone()
 

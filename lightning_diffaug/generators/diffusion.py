@@ -22,6 +22,7 @@ from lightning_diffaug.generators.execution import Execution
 from lightning_diffaug.generators.fit import FIT_VERSION, Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.given import Given, check_conditions, condition_settings, conditions_key
+from lightning_diffaug.generators.learner_guidance import FeedbackSettings, LearnerGuidance
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.sampler import Sampler, check_extras, check_negative_label
@@ -29,6 +30,7 @@ from lightning_diffaug.generators.schedulers import check_scheduler
 from lightning_diffaug.generators.sources import INVERTED, check_source
 
 if TYPE_CHECKING:
+    from lightning_diffaug.conditions.feedback import Feedback
     from lightning_diffaug.snapshot import Snapshot
     from lightning_diffaug.spec import SampleSpec
 
@@ -63,6 +65,8 @@ class DiffusionGenerator:
             planner chooses; the rest is kept exactly. None: all is made anew.
         resample: Rounds of each block of steps where a mask is kept.
         jump: Steps in such a block.
+        feedback_scale: How strongly the learner guides, once it has said something (`follow`); see `FeedbackSettings`.
+        feedback_criterion: What its guidance raises: ``"entropy"`` of its prediction or its ``"loss"``.
         codec: Folder of a diffusers `AutoencoderKL`, in whose latent space the denoiser is fitted and sampled; None:
             in the space of the data.
         conditions: What samples are made after: name → kind. A field of the sample that is named here is not made but
@@ -101,6 +105,8 @@ class DiffusionGenerator:
         repaint: float | None = None,
         resample: int = 1,
         jump: int = 1,
+        feedback_scale: float = 0.0,
+        feedback_criterion: str = "entropy",
         codec: str | None = None,
         conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -125,6 +131,7 @@ class DiffusionGenerator:
                 f"batch_size={batch_size} is below 1: it is how many samples are denoised at a time. "
                 "Set generator.batch_size to e.g. 128."
             )
+        self.feedback = FeedbackSettings(feedback_scale, feedback_criterion)
         self.scheduler = scheduler
         self.negative_label = negative_label
         self.threshold = threshold
@@ -153,6 +160,8 @@ class DiffusionGenerator:
         self._channels: dict[str, int] = {}
         self._given = Given({})
         self.on_progress: Callable[[], None] | None = None
+        self._said: Feedback | None = None
+        self._guide: LearnerGuidance | None = None
 
     @property
     def sampler(self) -> Sampler:
@@ -195,6 +204,7 @@ class DiffusionGenerator:
             ConfigurationError: Samples, conditions and denoiser do not go together, or a class is none of the data's.
         """
         check_negative_label(self.negative_label, class_names)
+        self.feedback.check(spec, self._condition_settings)
         check_fit(spec, len(class_names), self.fit_settings, self._condition_settings, self.codec)
 
     def config(self) -> dict[str, Any]:
@@ -209,6 +219,7 @@ class DiffusionGenerator:
             "source": self._source_setting,
             "inversion_steps": self.inversion_steps,
             "repaint": self.repaint,
+            **vars(self.feedback),
             "codec": self.codec,
             "seed": self.seed,
             "batch_size": self.batch_size,
@@ -240,6 +251,7 @@ class DiffusionGenerator:
             "inversion_steps": self.inversion_steps if self.source in INVERTED else None,
             "repaint": self.repaint,
             "sampler_version": SAMPLER_VERSION,
+            **self.feedback.key(),
             **self._network_key(),
             **self.execution.on(named_device(self.device, self.trainer_devices)).key(),
         }
@@ -336,6 +348,26 @@ class DiffusionGenerator:
         """Builds the network (and the codec), which else the first sample does."""
         _ = self.sampler
 
+    def follow(self, feedback: Feedback | None) -> None:
+        """Takes what the learner said: with a `feedback_scale` above 0 its weights guide the samples made from now on.
+
+        Args:
+            feedback: None, or one without weights: samples are not guided.
+        """
+        if feedback is not self._said:
+            self._said, self._guide = feedback, None
+
+    def _guidance(self) -> LearnerGuidance | None:
+        if not self.feedback.feedback_scale or self._said is None or self._said.learner is None:
+            return None
+        if self._guide is None:
+            learner: Any = self._said.learner()
+            self._guide = LearnerGuidance(
+                learner.to(self._device()), self.feedback, self.fit_settings.prediction_type, self._channels,
+                self.sampler.codec,
+            )  # fmt: skip
+        return self._guide
+
     def generate(self, condition: Condition, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Samples one set of fields for each seed; see `Generator`.
 
@@ -354,7 +386,8 @@ class DiffusionGenerator:
         Raises:
             GeneratorError: Nothing was fitted or loaded, or the condition does not fit.
         """
-        samples = self.sampler(self._given.told(condition), seeds, self.batch_size, self._step_done)
+        told = self._given.told(condition)
+        samples = self.sampler(told, seeds, self.batch_size, self._step_done, self._guidance())
         joint = torch.split(samples, list(self._channels.values()), dim=1)
         return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
 

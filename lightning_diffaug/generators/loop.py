@@ -17,6 +17,7 @@ from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators.codec import Codec
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import Denoiser
+from lightning_diffaug.generators.learner_guidance import LearnerGuidance
 from lightning_diffaug.generators.levels import noise_levels
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.schedulers import TRAIN_TIMESTEPS, restart, set_timesteps
@@ -113,6 +114,7 @@ def sample(
     codec: Codec | None = None,
     device: torch.device | str = "cpu",
     on_step: OnStep | None = None,
+    guide: LearnerGuidance | None = None,
 ) -> Tensor:
     """Denoises from noise, or from noised real samples, to one sample for each seed.
 
@@ -131,6 +133,7 @@ def sample(
         codec: Decodes what was denoised; None where samples are denoised as they are.
         device: Where the loop runs.
         on_step: Told about each step.
+        guide: The learner that samples are guided by, or None.
 
     Returns:
         (n, *shape) float32 in [-1, 1] on the CPU (decoded, with a codec); a sample whose denoising diverged is NaN
@@ -154,7 +157,7 @@ def sample(
     device = torch.device(device)
     if not seeds:
         return torch.empty(0, *shape) if codec is None else codec.decode(torch.empty(0, *shape))
-    with torch.inference_mode():
+    with torch.inference_mode() if guide is None else torch.no_grad():  # what was made in the former has no gradient
         rngs = seeded(seeds)
         inverted = noise is not None
         noise = (noise_like(shape, rngs) if noise is None else noise).to(device, torch.float32)
@@ -188,7 +191,14 @@ def sample(
                 t = timesteps[step]
                 model_input = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
                 scale = controls.guidance_at(float(t) / TRAIN_TIMESTEPS)
-                prediction = guided(denoiser, model_input, t, condition, scale, negative, controls.guidance_rescale)
+
+                def predict(given: Tensor, t: Tensor = t, scale: float = scale) -> Tensor:
+                    return guided(denoiser, given, t, condition, scale, negative, controls.guidance_rescale)
+
+                if guide is None:
+                    prediction = predict(model_input)
+                else:
+                    prediction, x = guide(predict, x, model_input, levels[step], condition)
                 x = scheduler.step(prediction, t, x, return_dict=False, **extra)[0]
                 if kept is not None and start is not None:
                     fresh = noise_like(shape, rngs).to(device)

@@ -15,6 +15,7 @@ from lightning_diffaug.generators.codec import Codec
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.denoisers import FittedDenoiser, check_condition
 from lightning_diffaug.generators.inversion import invert
+from lightning_diffaug.generators.learner_guidance import LearnerGuidance
 from lightning_diffaug.generators.loop import OnStep, sample
 from lightning_diffaug.generators.protocol import LABEL, MASK, NEGATIVE, OF_START, OTHER, START, WEIGHT, Condition
 from lightning_diffaug.generators.rows import batches, in_order, picked, strengths
@@ -104,7 +105,12 @@ class Sampler:
     own_strengths: bool = False
 
     def __call__(
-        self, condition: Condition, seeds: Sequence[int], batch_size: int, on_step: OnStep | None = None
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        batch_size: int,
+        on_step: OnStep | None = None,
+        guide: LearnerGuidance | None = None,
     ) -> Tensor:
         """One sample for each seed, fields joined along their channels.
 
@@ -113,6 +119,7 @@ class Sampler:
             seeds: n seeds.
             batch_size: Most samples denoised at a time.
             on_step: Told about each step.
+            guide: The learner that samples are guided by, or None.
 
         Raises:
             GeneratorError: The condition does not fit.
@@ -127,11 +134,19 @@ class Sampler:
         # A run has one first step: a row's sample is the same whatever the strengths of the others.
         together = list(batches([(one.steps(), one.strength == 1.0) for one in each], batch_size))
         parts = [
-            self._batch(picked(condition, rows), [seeds[i] for i in rows], each[rows[0]], on_step) for rows in together
+            self._batch(picked(condition, rows), [seeds[i] for i in rows], each[rows[0]], on_step, guide)
+            for rows in together
         ]
         return in_order(parts, together)
 
-    def _batch(self, condition: Condition, seeds: Sequence[int], controls: Controls, on_step: OnStep | None) -> Tensor:
+    def _batch(
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        controls: Controls,
+        on_step: OnStep | None,
+        guide: LearnerGuidance | None,
+    ) -> Tensor:
         n, device = len(seeds), next(iter(self.denoiser.parameters())).device
         scheduler = make_scheduler(
             self.scheduler,
@@ -150,7 +165,7 @@ class Sampler:
         negative = self._negative(condition, n)
         x = sample(
             self.denoiser, scheduler, self.denoiser.shape, wanted, seeds, controls, start, kept_latents,
-            noise, negative, self.codec, device, on_step,
+            noise, negative, self.codec, device, on_step, guide,
         )  # fmt: skip
         return x if kept is None else torch.where(kept, self._real(condition, START, n), x)
 
