@@ -10,16 +10,26 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions.captions import Texts
+from lightning_diffaug.conditions.strength import Strengths
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import pipeline_model as models
 from lightning_diffaug.generators import pipeline_parts as parts
 from lightning_diffaug.generators.device import named_device, resolve_device
+from lightning_diffaug.generators.pipeline_call import called_strength
 from lightning_diffaug.generators.pipeline_load import beating, load_pipeline
 from lightning_diffaug.generators.pipeline_prompts import class_prompts
 from lightning_diffaug.generators.pipeline_run import PIPELINE_VERSION, PipelineRun
-from lightning_diffaug.generators.pipeline_settings import ADDED_FILES, FROM_REAL, additions, check_settings, pixels
+from lightning_diffaug.generators.pipeline_settings import (
+    ADDED_FILES,
+    FROM_REAL,
+    NOISED,
+    additions,
+    check_settings,
+    pixels,
+)
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.remote_prompts import Prompts
+from lightning_diffaug.generators.rows import batches, in_order, picked, strengths
 
 if TYPE_CHECKING:
     from lightning_diffaug.spec import FieldSpec, SampleSpec
@@ -46,7 +56,8 @@ class PipelineGenerator:
         num_inference_steps: Steps of a whole reverse process.
         guidance_scale: Weight of classifier-free guidance; up to 1 is none. Distilled models take it as they were
             trained (turbo models: 0).
-        strength: How far real samples are noised (image-to-image, inpainting), in (0, 1].
+        strength: How far real samples are noised (image-to-image, inpainting), in (0, 1]. A list of strengths, or a
+            range ``{low:, high:}``: each sample has its own, which the planner draws.
         repaint: Share of each real sample's area that inpainting makes anew, in (0, 1); the rest is kept exactly.
         prompts: A text with ``{label}``, or class name → text; a list of texts in place of one: by the seed.
         names: Class name → the words for it in a prompt. Class-conditional: → the model's class, number or name.
@@ -81,7 +92,7 @@ class PipelineGenerator:
         scheduler: str | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 5.0,
-        strength: float = 1.0,
+        strength: float | Sequence[float] | Mapping[str, float] = 1.0,
         repaint: float = 0.5,
         prompts: Texts | Mapping[str, Texts] = "a photo of a {label}",
         names: Mapping[str, Any] | None = None,
@@ -110,7 +121,7 @@ class PipelineGenerator:
             "scheduler": scheduler,
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
-            "strength": strength,
+            "strength": Strengths.of(strength).plain,
             "repaint": repaint,
             "prompts": Prompts(prompts).plain,
             "names": {str(name): word for name, word in (names or {}).items()},
@@ -146,6 +157,12 @@ class PipelineGenerator:
     def repaint(self) -> float | None:
         """Share of a real sample's area that is made anew; None where that is not the task."""
         return float(self._settings["repaint"]) if self._settings["task"] == "inpainting" else None
+
+    @property
+    def strength(self) -> float | list[float] | dict[str, float]:
+        """How far real samples are noised: a number, a list, or a range."""
+        plain: float | list[float] | dict[str, float] = self._settings["strength"]
+        return plain
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values."""
@@ -229,7 +246,8 @@ class PipelineGenerator:
         Args:
             condition: ``label``: int64 (n,) class indices, where the data have labels; ``prompt``: n texts, which go
                 before it; ``negative_prompt``: n texts, each before the setting where it is not ""; ``start``,
-                ``mask``, ``control``: real samples, what of them is kept, what a ControlNet follows.
+                ``mask``, ``control``: real samples, what of them is kept, what a ControlNet follows; ``strength``: each
+                sample's own, before the setting.
             seeds: n seeds.
 
         Returns:
@@ -239,16 +257,16 @@ class PipelineGenerator:
             GeneratorError: `bind` was not called, or the condition does not fit.
             ConfigurationError: The model cannot be loaded.
         """
-        run, made, size = self._ready(), [], self._settings["batch_size"]
-        for first in range(0, len(seeds), size):
+        run, given, n = self._ready(), self._settings, len(seeds)
+        setting, own = Strengths.of(given["strength"]), None
+        if given["task"] in NOISED:
+            own = strengths(condition, n, setting.varies)
+        each = [setting.high] * n if own is None else [called_strength(s, given["num_inference_steps"]) for s in own]
+        together, made = list(batches(each, given["batch_size"])), []
+        for rows in together:
             self.on_progress()
-            rows = slice(first, first + size)
-            part = {
-                name: {of: values[rows] for of, values in given.items()} if isinstance(given, Mapping) else given[rows]
-                for name, given in condition.items()
-            }
-            made.append(run(part, list(seeds[rows])))
-        return torch.cat(made)
+            made.append(run(picked(condition, rows), [seeds[row] for row in rows], each[rows[0]]))
+        return in_order(made, together)
 
     def _ready(self) -> PipelineRun:
         """The pipeline on its device, loaded at the first call."""

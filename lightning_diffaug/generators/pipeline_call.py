@@ -75,8 +75,30 @@ def controls(condition: Condition, n: int, kind: str, size: tuple[int, int]) -> 
     return edges(pictures) if kind == "edges" else pictures
 
 
+def called_strength(strength: float, steps: int) -> float:
+    """The strength that a call is made with: one for all that noise a sample by the same number of steps.
+
+    A pipeline rounds ``steps * strength`` in its own way. Between two whole numbers any way gives the same, so samples
+    of like strengths can share a call, and are the same whatever strengths they share it with.
+
+    Args:
+        strength: A row's own, in (0, 1].
+        steps: Of a whole reverse process.
+
+    Raises:
+        GeneratorError: It is less than one step.
+    """
+    noised = steps * strength
+    if int(noised) < 1:
+        raise GeneratorError(
+            f"strength={strength} of num_inference_steps={steps} is less than one step. Raise "
+            "generator.num_inference_steps, or the planner's strengths."
+        )
+    return strength if noised == int(noised) else (int(noised) + 0.5) / steps
+
+
 def started(
-    condition: Condition, n: int, settings: Mapping[str, Any], size: tuple[int, int], known: set[str]
+    condition: Condition, n: int, settings: Mapping[str, Any], strength: float, size: tuple[int, int], known: set[str]
 ) -> dict[str, Any]:
     """Arguments of a pipeline's call that starts from real samples or follows them.
 
@@ -84,6 +106,7 @@ def started(
         condition: Holds the real samples.
         n: Samples of the call.
         settings: Of the generator.
+        strength: How far the real samples are noised.
         size: Height and width of the pipeline's own pictures.
         known: Names of the call's arguments.
 
@@ -95,7 +118,7 @@ def started(
         image = controls(condition, n, settings["control"], size)
         name = "control_image" if "control_image" in known else "image"
         return shape | {name: image, "controlnet_conditioning_scale": float(settings["control_scale"])}
-    given = shape | {"image": to_rgb(real_samples(condition, START, n), size), "strength": float(settings["strength"])}
+    given = shape | {"image": to_rgb(real_samples(condition, START, n), size), "strength": strength}
     if settings["task"] == "inpainting":
         keep = real_samples(condition, MASK, n).amax(1, keepdim=True)
         given["mask_image"] = functional.interpolate(1.0 - keep, size)

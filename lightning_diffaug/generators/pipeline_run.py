@@ -67,8 +67,14 @@ class PipelineRun:
         else:
             self._encoder = PromptEncoder(pipe, settings["guidance_scale"] > 1.0, settings["negative_prompt"])
 
-    def __call__(self, condition: Condition, seeds: Sequence[int]) -> Tensor:
-        """Samples (n, *shape) in [-1, 1] on the CPU; NaN where the safety checker objects."""
+    def __call__(self, condition: Condition, seeds: Sequence[int], strength: float = 1.0) -> Tensor:
+        """Samples (n, *shape) in [-1, 1] on the CPU; NaN where the safety checker objects.
+
+        Args:
+            condition: See `PipelineGenerator.generate`.
+            seeds: n seeds.
+            strength: How far all of the real samples are noised, where the task starts from some.
+        """
         given, shape, n = self._settings, self._field.shape, len(seeds)
         arguments = {
             "num_inference_steps": given["num_inference_steps"],
@@ -76,7 +82,7 @@ class PipelineRun:
             "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
             "output_type": "np",
             **self._asked(condition, seeds),
-            **self._formed(condition, n),
+            **self._formed(condition, n, strength),
         }
         if "callback_on_step_end" in self._known:
             arguments["callback_on_step_end"] = self._step_done
@@ -112,14 +118,14 @@ class PipelineRun:
         negative = condition.get(NEGATIVE_PROMPT)
         return self._encoder(prompts, None if negative is None else [str(text) for text in negative])
 
-    def _formed(self, condition: Condition, n: int) -> dict[str, Any]:
+    def _formed(self, condition: Condition, n: int, strength: float) -> dict[str, Any]:
         """What form they shall have and what they start from, as arguments of the pipeline's call."""
         given, size = self._settings, pixels(self._settings["size"])
         if given["task"] == "audio":
             length = "audio_end_in_s" if "audio_end_in_s" in self._known else "audio_length_in_s"
             return {length: self._field.shape[-1] / given["sample_rate"]}
         if given["task"] in FROM_REAL:
-            return call.started(condition, n, given, size or native_size(self.pipe), self._known)
+            return call.started(condition, n, given, strength, size or native_size(self.pipe), self._known)
         if size is not None and "height" in self._known:
             return {"height": size[0], "width": size[1]}
         return {}

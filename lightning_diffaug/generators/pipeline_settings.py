@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_diffaug.conditions.strength import Strengths
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators.schedulers import SCHEDULERS
 
 TASKS = ("text-to-image", "image-to-image", "inpainting", "controlnet", "class-conditional", "audio")
 FROM_REAL = ("image-to-image", "inpainting", "controlnet")
 """Tasks that start from a real sample."""
+NOISED = ("image-to-image", "inpainting")
+"""Those that noise it to some strength."""
 WITHOUT_PROMPT = ("class-conditional", "audio")
 """Tasks that are not of pictures and the prompts that go with them."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -128,17 +131,18 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def _check_start(settings: Mapping[str, Any]) -> None:
     task, strength, repaint = settings["task"], settings["strength"], settings["repaint"]
-    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0.0 < strength <= 1.0:
+    lowest = Strengths.of(strength).low
+    if lowest == 0.0:
         raise ConfigurationError(
             f"strength={strength!r} is not in (0, 1]: it is how far a real sample is noised before it is denoised "
             "again. Set generator.strength to e.g. 0.6."
         )
-    if strength < 1.0 and task not in ("image-to-image", "inpainting"):
+    if lowest < 1.0 and task not in NOISED:
         raise ConfigurationError(
             f"strength={strength} has no meaning for task={task!r}, which starts from noise. Set "
             "generator.task=image-to-image, or generator.strength=1."
         )
-    if int(settings["num_inference_steps"] * strength) < 1:
+    if int(settings["num_inference_steps"] * lowest) < 1:
         raise ConfigurationError(
             f"strength={strength} of num_inference_steps={settings['num_inference_steps']} is less than one step. "
             "Raise generator.num_inference_steps or generator.strength."

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators.pipeline import PipelineGenerator
-from lightning_diffaug.generators.pipeline_call import edges, from_audio, resized
+from lightning_diffaug.generators.pipeline_call import called_strength, edges, from_audio, resized
 from lightning_diffaug.generators.pipeline_load import without_deprecations
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
@@ -236,3 +236,51 @@ def test_a_scheduler_that_does_not_suit_a_flow_model_is_refused(family: Any, sch
     generator.bind(tiny.spec(3, 16, 16), ("three", "seven"))
     with pytest.raises(ConfigurationError, match=r"generator\.scheduler to one of .*flow_euler"):
         generator.generate({"label": torch.tensor([0])}, [1])
+
+
+# Strengths of rows ----------------------------------------------------------------------------------------
+
+
+STRENGTHS = [0.2, 1.0, 0.5, 0.55, 0.2, 1.0, 0.9, 0.5]
+
+
+@pytest.mark.parametrize("task", ["image-to-image", "inpainting"])
+def test_each_sample_is_what_a_call_at_its_strength_makes_of_it(task: str, make: Make, started: Any) -> None:
+    condition = {**started, "mask": torch.zeros(8, 1, 16, 16), "strength": torch.tensor(STRENGTHS, dtype=torch.float64)}
+    generator = make(task=task, strength=[0.2, 1.0], batch_size=3)
+    together = generator.generate(condition, range(8))
+    for strength in set(STRENGTHS):
+        rows = [row for row, own in enumerate(STRENGTHS) if own == strength]
+        alone = make(task=task, strength=strength).generate({n: v[rows] for n, v in condition.items()}, rows)
+        assert distance(alone, together[rows]) < 1e-4, strength
+    backwards = list(range(7, -1, -1))
+    again = generator.generate({name: value[backwards] for name, value in condition.items()}, backwards)
+    assert distance(again, together[backwards]) < 1e-4
+
+
+def test_like_strengths_share_a_call_whatever_way_a_pipeline_rounds() -> None:
+    def rounded(strength: float, steps: int) -> tuple[int, int]:
+        """As Stable Diffusion has it, and as the flow models."""
+        return min(int(steps * strength), steps), int(max(steps - steps * strength, 0))
+
+    for steps in (2, 7, 10, 49):
+        for strength in torch.linspace(1.001 / steps, 1, 97, dtype=torch.float64).tolist():
+            called = called_strength(strength, steps)
+            assert rounded(called, steps) == rounded(strength, steps)
+        assert called_strength(1.0, steps) == 1.0
+    assert called_strength(0.52, 10) == called_strength(0.58, 10) != called_strength(0.61, 10)
+    with pytest.raises(GeneratorError, match=r"less than one step.*generator\.num_inference_steps"):
+        called_strength(0.05, 10)
+
+
+def test_strengths_of_samples_are_a_setting_of_a_pipeline(make: Make, started: Any) -> None:
+    for strength in (0.5, [0.25, 0.5], {"low": 0.25, "high": 1.0}):
+        generator = make(task="image-to-image", strength=strength)
+        assert generator.strength == strength
+        assert PipelineGenerator(**json.loads(json.dumps(generator.config()))).sample_key() == generator.sample_key()
+    with pytest.raises(GeneratorError, match=r"'strength'.*generator\.strength"):
+        generator.generate(started, range(8))
+    for settings in ({"strength": [0.5, 1.0]}, {"strength": [0.0, 1.0], "task": "image-to-image"},
+                     {"strength": [0.1, 1.0], "task": "inpainting"}):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=r"generator\.strength"):
+            make(**settings)
