@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("folder", type=Path, help="folder of the pool (…/pools/<fingerprint>)")
         if name == "grid":
             command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write")
+            command.add_argument("--rejected", action="store_true", help="draw what data.keep_rejected kept, by reason")
     fidelity = commands.add_parser("fidelity", help="what a distilled generator lost against its teacher")
     fidelity.add_argument(
         "folder", type=Path, help="the cache folder, or that of one fitted generator (…/generators/<fingerprint>)"

@@ -73,6 +73,8 @@ class DiffAugDataModule(LightningDataModule):
         gates: What may enter the pool. None: the gates against what is wrong (finite, in range, not blank, no copy of a
             training sample, no duplicate in its slot). A mapping changes these by name, as `gates.choice.chosen_gates`
             says; a list is all there is, in order.
+        keep_rejected: How many of the samples that gates reject are kept beside the pool's slots, for each slot and
+            reason, for a look by ``diffaug pool grid <pool> --rejected``. Nothing else reads them.
         synthetic_transform: Transform of pooled samples, called as the real one is; None: the real training transform.
         augment_synthetic: False: pooled samples go through the wrapped module's ``eval_transform`` (conversion without
             augmentation) in place of its training transform.
@@ -116,6 +118,7 @@ class DiffAugDataModule(LightningDataModule):
         refill: Any = "local",
         planner: Any = "auto",
         gates: Mapping[str, Any] | Sequence[Any] | None = None,
+        keep_rejected: int = 0,
         synthetic_transform: Callable[[Any], Any] | None = None,
         augment_synthetic: bool = True,
         raw: Any = None,
@@ -178,6 +181,7 @@ class DiffAugDataModule(LightningDataModule):
             when_short=when_short,
             wait_timeout=wait_timeout,
             capacity=capacity,
+            keep_rejected=keep_rejected,
             pool_seed=pool_seed,
             cache_dir=Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir(),
         )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lightning_diffaug.errors import GeneratorError, PoolError
 from lightning_diffaug.generators import distill_fidelity
 from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.report import draw_grid
-from lightning_diffaug.spec import IMAGE, LABEL
+from lightning_diffaug.spec import IMAGE, LABEL, SampleSpec
+
+_PER_ROW = 12
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -23,6 +27,11 @@ def info(arguments: argparse.Namespace) -> int:
     print(f"pool {pool.fingerprint}\nslots {found.slots}\nsamples {found.rows}\nbytes {found.nbytes}")
     for label, count in found.rows_per_class.items():
         print(f"  {names[label] if label < len(names) else label}: {count}")
+    print(f"made {found.generated}, rejected {sum(found.rejections.values())}")
+    for reason, count in found.rejections.items():
+        print(f"  {reason}: {count}")
+    if kept := pool.rejected.slots():
+        print(f"rejected samples of {len(kept)} slots are kept: diffaug pool grid {pool.folder} --rejected")
     for slot in found.unreadable:
         print(f"slot {slot} cannot be read", file=sys.stderr)
     return 1 if found.unreadable else 0
@@ -39,8 +48,10 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def grid(arguments: argparse.Namespace) -> int:
-    """Draws the newest samples of each class."""
+    """Draws the newest samples of each class, or the newest rejected ones of each reason."""
     pool = SyntheticPool.open(arguments.folder)
+    if arguments.rejected:
+        return _grid_of_rejected(pool, arguments.out)
     shards = [pool.read(slot) for slot in pool.slots()[-32:]]
     if not shards or IMAGE not in shards[0].fields or LABEL not in shards[0].fields:
         print("the pool holds no labelled images to draw", file=sys.stderr)
@@ -49,7 +60,29 @@ def grid(arguments: argparse.Namespace) -> int:
     labels = torch.cat([shard.fields[LABEL] for shard in shards])
     names = pool.header.parts["class_names"]
     rows = [(name, (("synthetic", images[labels == c]),)) for c, name in enumerate(names)]
-    print(draw_grid(rows, arguments.out, per_part=12))
+    print(draw_grid(rows, arguments.out, per_part=_PER_ROW))
+    return 0
+
+
+def _grid_of_rejected(pool: SyntheticPool, out: Path) -> int:
+    shards = pool.rejected.read()[::-1]
+    if not shards or IMAGE not in shards[0].fields:
+        print(
+            "no rejected images are kept here: data.keep_rejected=8 keeps some of slots yet to be made", file=sys.stderr
+        )
+        return 1
+    field = SampleSpec.from_json(pool.header.spec["fields"])[IMAGE]
+    found: dict[str, list[Tensor]] = {}
+    for shard in shards:
+        for image, row in zip(shard.fields[IMAGE], shard.rows, strict=True):
+            found.setdefault(row["reason"], []).append(image)
+    rows = []
+    for reason, images in sorted(found.items(), key=lambda item: -len(item[1])):
+        shown = torch.stack(images[:_PER_ROW])
+        if shown.is_floating_point():
+            shown = (field.to_unit(shown).nan_to_num() + 1) / 2
+        rows.append((reason, (("rejected", shown),)))
+    print(draw_grid(rows, out, per_part=_PER_ROW))
     return 0
 
 

@@ -61,12 +61,18 @@ class PoolSettings:
     capacity: int | None
     pool_seed: int
     cache_dir: Path
+    keep_rejected: int = 0
 
     def __post_init__(self) -> None:
         if self.when_short not in ("reuse", "wait", "real", "error"):
             raise ConfigurationError(
                 f"data.when_short={self.when_short!r} is none of reuse, wait, real, error: it says what happens when "
                 "the window lacks samples. Set data.when_short=reuse to read the newest complete window."
+            )
+        if type(self.keep_rejected) is not int or self.keep_rejected < 0:
+            raise ConfigurationError(
+                f"data.keep_rejected={self.keep_rejected!r} is not a whole number from 0: it is how many rejected "
+                "samples of each reason are kept for each slot. Set data.keep_rejected to e.g. 8, or to 0 for none."
             )
         if not self.wait_timeout >= 0:
             raise ConfigurationError(
@@ -196,6 +202,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         duty=settings.working_share,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
         min_acceptance=settings.min_acceptance,
+        keep_rejected=pool.keep_rejected,
     )
     if settings.mode == "none":
         return NoRefill(job, generator)

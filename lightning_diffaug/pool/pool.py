@@ -15,6 +15,8 @@ from lightning_diffaug.errors import DamagedShardError, PoolError
 from lightning_diffaug.pool.claims import Claim, Claims
 from lightning_diffaug.pool.header import PoolHeader
 from lightning_diffaug.pool.lease import Lease, LeaseInfo, live_leases, remove_expired
+from lightning_diffaug.pool.rejected import FOLDER as _REJECTED
+from lightning_diffaug.pool.rejected import Rejected
 from lightning_diffaug.pool.shard import Shard, ShardSummary, read_shard, summarise, write_shard
 from lightning_diffaug.pool.storage import Folder
 
@@ -34,6 +36,8 @@ class PoolInfo:
         rows_per_class: Samples by the value of the field ``label``; empty without labels.
         nbytes: Size of the slots' files.
         unreadable: Slots whose header is damaged, not counted above except in ``slots`` and ``nbytes``.
+        generated: Samples made for them, rejected ones included.
+        rejections: Rejected samples by reason, most first.
     """
 
     slots: int
@@ -41,6 +45,8 @@ class PoolInfo:
     rows_per_class: dict[int, int] = field(default_factory=dict)
     nbytes: int = 0
     unreadable: tuple[int, ...] = ()
+    generated: int = 0
+    rejections: dict[str, int] = field(default_factory=dict)
 
 
 class SyntheticPool:
@@ -61,6 +67,8 @@ class SyntheticPool:
     ) -> None:
         self.header = header
         self._folder = Folder(folder)
+        self.rejected = Rejected(self._folder, header.fingerprint)
+        """Samples that were rejected, where they are kept."""
         self._claims = Claims(self._folder, claim_timeout)
         self._lease_timeout = lease_timeout
         self._foreign: set[str] = set()
@@ -247,7 +255,8 @@ class SyntheticPool:
         """Counts, from the headers (not verified, so fast)."""
         slots = self.slots()
         classes: Counter[int] = Counter()
-        rows = nbytes = 0
+        rejections: Counter[str] = Counter()
+        rows = nbytes = generated = 0
         unreadable = []
         for k in slots:
             try:
@@ -260,9 +269,12 @@ class SyntheticPool:
                 continue
             rows += summary.n
             nbytes += summary.nbytes
+            generated += int(summary.made.get("generated", 0))
+            rejections.update(summary.made.get("rejections", {}))
             if summary.labels is not None:
                 classes.update(int(label) for label in summary.labels)
-        return PoolInfo(len(slots), rows, dict(sorted(classes.items())), nbytes, tuple(unreadable))
+        by_class, by_reason = dict(sorted(classes.items())), dict(rejections.most_common())
+        return PoolInfo(len(slots), rows, by_class, nbytes, tuple(unreadable), generated, by_reason)
 
     def verify(self) -> dict[int, str]:
         """Reads every slot; the damaged ones with their reason. Nothing is moved."""

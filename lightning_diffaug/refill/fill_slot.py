@@ -141,7 +141,8 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
             rejections[reason] = rejections.get(reason, 0) + 1
             last_reason[row] = reason
             if aside is not None and made.samples:
-                aside({"row": row, "reason": reason, **_provenance(made, i)}, _stored(recipe.spec, made, i))
+                where = {"row": row, "attempt": attempt * candidates + i % candidates, "reason": reason}
+                aside({**where, **_provenance(made, i)}, _stored(recipe.spec, made, i))
         pending = [row for row in pending if row not in kept]
     cost = {
         "seconds": time.perf_counter() - started,

@@ -9,6 +9,7 @@ from itertools import count
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.pool import Shard, SyntheticPool
 from lightning_diffaug.refill.acceptance import Acceptance
+from lightning_diffaug.refill.aside import KeepRejected
 from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot, make_ready
 from lightning_diffaug.refill.pace import Pace
 from lightning_diffaug.refill.status import Reporter
@@ -34,6 +35,7 @@ class Filler:
         capacity: Slots that the pool may hold, or None.
         duty: Share of the time in which the generator may compute, in (0, 1].
         min_acceptance: Share of the samples made below which filling ends, in [0, 1).
+        keep_rejected: Rejected samples of each reason that are kept for each slot.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Filler:
         capacity: int | None = None,
         duty: float = 1.0,
         min_acceptance: float = 0.0,
+        keep_rejected: int = 0,
     ) -> None:
         self._recipe = recipe
         self._pool = pool
@@ -52,6 +55,7 @@ class Filler:
         self._owner = owner
         self._capacity = capacity
         self._pace = Pace(duty)
+        self._keep_rejected = keep_rejected
         self._acceptance = Acceptance(pool, min_acceptance)
         self._failed_in_a_row = 0
         self._generator_ready = False
@@ -114,9 +118,12 @@ class Filler:
         self._reporter.write()
         self._pace.start()
         try:
-            shard = fill_slot(slot, self._recipe, lambda: self._beat(slot))
+            aside = KeepRejected(self._pool, slot, self._keep_rejected) if self._keep_rejected else None
+            shard = fill_slot(slot, self._recipe, lambda: self._beat(slot), aside)
             shard.made["seconds"] -= self._pace.rested - rested
             self._publish(slot, shard)
+            if aside is not None:
+                aside.publish()
         except GeneratorError as error:
             self._note(slot, str(error))
             self._failed_in_a_row += 1

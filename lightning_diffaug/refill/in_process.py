@@ -124,9 +124,8 @@ class InProcessRefill:
             self._reporter.status.fit_seconds += seconds
             recipe = self._job.recipe(self._generator, gates)
             job = self._job
-            self._filler = Filler(
-                recipe, self._pool, self._reporter, job.run_id, job.capacity, min_acceptance=job.min_acceptance
-            )
+            keeps = (job.capacity, 1.0, job.min_acceptance, job.keep_rejected)
+            self._filler = Filler(recipe, self._pool, self._reporter, job.run_id, *keeps)
         return self._filler
 
     def _fit(self) -> None:

@@ -58,6 +58,7 @@ class Job:
         duty: Share of the time in which the generator may compute, in (0, 1].
         capacity: Slots that the pool may hold, or None.
         min_acceptance: Share of the samples made below which filling ends, in [0, 1).
+        keep_rejected: Rejected samples of each reason that are kept for each slot.
         private: Name of the run that alone uses the pool, or None for a shared pool.
     """
 
@@ -82,6 +83,7 @@ class Job:
     duty: float = 1.0
     capacity: int | None = None
     min_acceptance: float = 0.05
+    keep_rejected: int = 0
     private: str | None = None
 
     def write(self, path: Path) -> Path:

@@ -37,7 +37,8 @@ def work(job: Job, reporter: Reporter) -> None:
     pool = job.create_pool(generator, weights, gate_weights)
     status.pool = str(pool.folder)
     recipe = job.recipe(generator, gates)
-    keep_filled(job, Filler(recipe, pool, reporter, job.run_id, job.capacity, job.duty, job.min_acceptance), reporter)
+    keeps = (job.capacity, job.duty, job.min_acceptance, job.keep_rejected)
+    keep_filled(job, Filler(recipe, pool, reporter, job.run_id, *keeps), reporter)
 
 
 def keep_filled(job: Job, filler: Filler, reporter: Reporter) -> None:
