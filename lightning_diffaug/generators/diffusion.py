@@ -348,6 +348,11 @@ class DiffusionGenerator:
         """Builds the network (and the codec), which else the first sample does."""
         _ = self.sampler
 
+    @property
+    def needs_learner(self) -> bool:
+        """Whether samples are guided by the learner, whose weights have to be handed over for it."""
+        return self.feedback.feedback_scale > 0
+
     def follow(self, feedback: Feedback | None) -> None:
         """Takes what the learner said: with a `feedback_scale` above 0 its weights guide the samples made from now on.
 

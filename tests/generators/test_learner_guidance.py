@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_diffaug.conditions.feedback import Feedback, scores_of
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
-from lightning_diffaug.generators import DiffusionGenerator, VaeCodec, sample
+from lightning_diffaug.generators import ComposedGenerator, DiffusionGenerator, VaeCodec, sample
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.learner_guidance import FeedbackSettings, LearnerGuidance, clean_sample
 from lightning_diffaug.generators.levels import Level, noise_levels
@@ -275,6 +275,13 @@ def test_the_newest_learner_guides_and_is_loaded_once(loaded: Loaded, learner: L
     other = Learner(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 10)
     generator.follow(Feedback(8, learner=lambda: other))
     assert not torch.equal(_images(generator), first)
+
+
+def test_it_says_whether_it_needs_the_learner() -> None:
+    """So that a run without feedback is refused before it begins."""
+    found = [DiffusionGenerator(feedback_scale=scale) for scale in (0.0, 0.1)]
+    assert [one.needs_learner for one in found] == [False, True]
+    assert [ComposedGenerator(one).needs_learner for one in found] == [False, True]
 
 
 def test_the_settings_are_in_the_pools_name_where_they_have_an_effect() -> None:
