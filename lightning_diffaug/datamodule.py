@@ -69,7 +69,12 @@ class DiffAugDataModule(LightningDataModule):
             ``refill="sync"`` waits as long as the process lives.
         refill: ``"local"``, ``"sync"``, ``"none"``, or a mapping of `RefillSettings`.
         planner: Which classes the pool holds: ``"auto"`` (the allocation's shares), ``"uniform"``, ``"as_real"``,
-            ``{class: share}``, or a planner object.
+            ``{class: share}``, ``{"fill": samples}`` (what each class lacks to them), ``{"temperature": T}`` (shares in
+            proportion to the real ones to the power 1/T), the last two also with ``"uniform": part``; or a planner
+            object. A class that is called like a rule: ``{"shares": {class: share}}``. Data with several labels a
+            sample: ``"field"`` names the vector of ones and zeros.
+        text: Prompts of the rows, which generators read and provenance keeps: one or more templates, or a mapping of
+            `TextSettings`; None: the generator's own. A string of the sample that `fields` calls ``"caption"`` is it.
         gates: What may enter the pool. None: the gates against what is wrong (finite, in range, not blank, no copy of a
             training sample, no duplicate in its slot). A mapping changes these by name, as `gates.choice.chosen_gates`
             says; a list is all there is, in order.
@@ -117,6 +122,7 @@ class DiffAugDataModule(LightningDataModule):
         wait_timeout: float = 300.0,
         refill: Any = "local",
         planner: Any = "auto",
+        text: Any = None,
         gates: Mapping[str, Any] | Sequence[Any] | None = None,
         keep_rejected: int = 0,
         synthetic_transform: Callable[[Any], Any] | None = None,
@@ -176,6 +182,7 @@ class DiffAugDataModule(LightningDataModule):
         self._pool_settings = PoolSettings(
             generator=generator,
             planner=planner,
+            text=text,
             gates=gates,
             refill=RefillSettings.of(refill),
             when_short=when_short,

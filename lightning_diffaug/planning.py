@@ -9,41 +9,97 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
-from lightning_diffaug.conditions.quotas import is_rule, rule_quotas
+from lightning_diffaug.conditions.multilabel import label_sets, rows_for
+from lightning_diffaug.conditions.quotas import FIELD, is_rule, rule_quotas
+from lightning_diffaug.conditions.text import TextPlanner
+from lightning_diffaug.conditions.text_settings import TextSettings
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.mixing import class_shares, quotas
 from lightning_diffaug.mixing.sampler import MixSettings
 from lightning_diffaug.naming import name_of
 from lightning_diffaug.real import RealTraining
+from lightning_diffaug.spec import LABEL
 
 
-def named_planner(planner: Any, mix: MixSettings, data: RealTraining, generator: Any, seed: int) -> dict[str, Any]:
+def named_planner(
+    planner: Any, text: Any, mix: MixSettings, data: RealTraining, generator: Any, seed: int
+) -> dict[str, Any]:
     """The planner that the settings ask for, by its name.
 
     Args:
         planner: As `DiffAugDataModule` says.
+        text: As `DiffAugDataModule` says.
         mix: How real and synthetic are mixed; its allocation is what ``"auto"`` follows.
         data: The real training data.
         generator: The generator, which may say what it starts from and is given.
         seed: Of the planner's choices.
 
     Raises:
-        ConfigurationError: The setting is none of a planner, or does not go with the data.
+        ConfigurationError: A setting is none of a planner, or does not go with the data.
     """
-    if not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner):
-        return name_of(planner, "planner")
+    own = not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner)
+    field = None if own else labels_field(planner, data, generator)
+    made: Any = planner if own else _planner(planner, field, mix, data, generator, seed)
+    if text is not None:
+        made = _with_text(made, TextSettings.of(text), field, data, generator, seed)
+    elif data.spec.texts and not own:
+        name, path = data.spec.texts[0].name, data.spec.texts[0].path
+        raise ConfigurationError(
+            f"the samples have a {name} (data.fields names {path!r} so), and nothing says those of synthetic ones. Set "
+            'data.text to e.g. "a photo of a {label}", or leave it out of data.fields.'
+        )
+    return name_of(made, "planner")
+
+
+def labels_field(planner: str | Mapping[Any, Any], data: RealTraining, generator: Any) -> str | None:
+    """The field with several labels a sample that quotas are of; None: each sample has one class, or none.
+
+    It is named by ``data.planner.field``, or else is the one condition of the generator that is of the kind ``labels``.
+
+    Raises:
+        ConfigurationError: The data have no such field.
+    """
+    if isinstance(planner, Mapping) and is_rule(planner) and FIELD in planner:
+        name = str(planner[FIELD])
+        if name == LABEL or name not in {field.name for field in data.spec.continuous}:
+            raise ConfigurationError(
+                f"data.planner.field={name} is no field with several labels a sample; the fields are "
+                f"{[field.name for field in data.spec.continuous]}. Name it in data.fields, or leave it out."
+            )
+        return name
+    conditions = getattr(generator, "conditions", None)
+    if data.class_index is not None or not isinstance(conditions, Mapping):
+        return None
+    found = [str(name) for name, kind in conditions.items() if kind == "labels"]
+    return found[0] if len(found) == 1 else None
+
+
+def _planner(
+    planner: str | Mapping[Any, Any],
+    field: str | None,
+    mix: MixSettings,
+    data: RealTraining,
+    generator: Any,
+    seed: int,
+) -> QuotaPlanner | RealGuidedPlanner:
     shares: list[float] | None = None
-    if data.class_index is not None:
+    labels: dict[str, Any] = {}
+    if field is not None:
+        shares, labels = _labels_shares(planner, field, mix, data)
+    elif data.class_index is not None:
         shares = _shares(planner, mix, data.class_counts, data.class_names)
     source = getattr(generator, "source", None)
-    given, derived = getattr(generator, "given", ()), getattr(generator, "derived", {})
+    given, derived = list(getattr(generator, "given", ())), getattr(generator, "derived", {})
+    given += [field] if field is not None and field not in given else []
     if given or derived or source in RealGuidedPlanner.SOURCES[1:]:
         repaint = getattr(generator, "repaint", None)
-        return name_of(RealGuidedPlanner(shares, source or "noise", repaint, seed, given, derived), "planner")
-    return name_of(QuotaPlanner(shares), "planner")
+        return RealGuidedPlanner(shares, source or "noise", repaint, seed, given, derived, **labels)
+    return QuotaPlanner(shares)
 
 
-def _shares(planner: Any, mix: MixSettings, counts: npt.ArrayLike, names: Sequence[str]) -> list[float]:
+def _shares(
+    planner: str | Mapping[Any, Any], mix: MixSettings, counts: npt.ArrayLike, names: Sequence[str]
+) -> list[float]:
     """The share of each class in what is made, of sum 1."""
     n = np.asarray(counts, np.float64)
     if planner == "auto":
@@ -62,3 +118,42 @@ def _shares(planner: Any, mix: MixSettings, counts: npt.ArrayLike, names: Sequen
             "{temperature: T} or a planner object: it says which classes the pool holds. Set data.planner=auto."
         )
     return [float(share) for share in shares]
+
+
+def _labels_shares(
+    planner: str | Mapping[Any, Any], field: str, mix: MixSettings, data: RealTraining
+) -> tuple[list[float] | None, dict[str, Any]]:
+    """The share of the rows that are made for each of several labels, and what a planner needs to know of them.
+
+    As in the data, rows are of any real sample: no labels have quotas.
+    """
+    as_real = planner in ("auto", "as_real")
+    rule = dict(planner) if isinstance(planner, Mapping) else {}
+    as_real |= set(rule) == {FIELD} or (rule.get("temperature") == 1 and not rule.get("uniform"))
+    snapshot = data.snapshot()
+    if as_real or snapshot is None:  # without a snapshot, whoever reads the data says so
+        return None, {}
+    has = label_sets(snapshot.raw(field), field)
+    wanted = _shares(planner, mix, has.sum(0).numpy(), ())
+    unwanted = [k for k, share in enumerate(wanted) if share == 0]
+    return rows_for(has, wanted), {"labels_in": field, "unwanted": unwanted}
+
+
+def _with_text(
+    planner: Any, text: TextSettings, field: str | None, data: RealTraining, generator: Any, seed: int
+) -> TextPlanner:
+    names: Sequence[str] = data.class_names
+    if field is not None:
+        names = [str(k) for k in range(data.spec[field].shape[0])]
+    made = TextPlanner(
+        planner, names, text.templates, text.synonyms, text.attributes, text.captions, text.negative, seed, field
+    )
+    config = generator.config() if callable(getattr(generator, "config", None)) else {}
+    starts_from_noise = getattr(generator, "source", None) in (None, "noise")
+    if "prompts" in config and starts_from_noise and len(names) > 1 and not made.names_the_class:
+        raise ConfigurationError(
+            f"data.text asks for the same of all {len(names)} classes, so that the labels of samples would be wrong: "
+            "prompts are all that the generator is told. Put {label} into each of data.text.templates (or of the "
+            "captions)."
+        )
+    return made

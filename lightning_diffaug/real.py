@@ -172,7 +172,7 @@ class RealTraining:
         return self.raw is not None and self._snapshot_bytes() <= self.snapshot_limit
 
     def _stored(self) -> list[FieldSpec]:
-        return [field for field in self.spec.fields if field.name != LABEL]
+        return [field for field in self.spec.tensors if field.name != LABEL]
 
     def _snapshot_bytes(self) -> int:
         row = sum(int(np.prod(field.shape)) * field.torch_dtype.itemsize for field in self._stored())
@@ -197,6 +197,7 @@ class RealTraining:
         n = len(self.raw)  # type: ignore[arg-type]
         size = self._snapshot_bytes()
         source = None
+        strings = self._texts()
         if size > self.snapshot_limit:
             if self.raw_name is None:
                 raise ConfigurationError(
@@ -214,8 +215,17 @@ class RealTraining:
                     for field in stored:
                         fields[field.name][i] = leaf_to_tensor(found[field.path], field)
         return Snapshot(
-            self.spec, fields, self.class_names, self.label_values, source, self.raw_name if source else None
+            self.spec, fields, self.class_names, self.label_values, source, self.raw_name if source else None, strings
         )
+
+    def _texts(self) -> dict[str, list[str]]:
+        """The texts of all training samples, by field."""
+        paths = {field.name: field.path for field in self.spec.texts}
+        if not paths or self.raw is None:
+            return {}
+        with untouched_rng():
+            found = [leaves(self.raw[i]) for i in range(len(self.raw))]  # type: ignore[arg-type]
+        return {name: [str(sample[path]) for sample in found] for name, path in paths.items()}
 
 
 def _length(dataset: Dataset[Any], is_stream: bool, epoch_length: int | None) -> int:

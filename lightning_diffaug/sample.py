@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
-from lightning_diffaug.spec import IMAGE, LABEL, FieldSpec, LabelValue, SampleSpec
+from lightning_diffaug.spec import CAPTION, IMAGE, LABEL, FieldSpec, LabelValue, SampleSpec
 
 _PIL_MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 _TV_KINDS: dict[str, Any] = {"tv_image": tv_tensors.Image, "tv_mask": tv_tensors.Mask}
@@ -168,6 +168,13 @@ def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
     layout = "" if name == LABEL else _image_layout(leaf)
     if name == LABEL:
         return FieldSpec(name, path, "scalar", "int64", (), 0.0, 0.0)
+    if name == CAPTION:
+        if not isinstance(leaf, str):
+            raise SampleStructureError(
+                f"field {path!r} is named {CAPTION!r} in fields= (data.fields), and is a {type(leaf).__name__} and no "
+                "text. Give it another name there."
+            )
+        return FieldSpec(name, path, "str", "str", (), 0.0, 0.0)
     if isinstance(leaf, PILImage.Image):
         if leaf.mode not in _PIL_MODES:
             raise SampleStructureError(
@@ -219,8 +226,8 @@ def probe(sample: Any, fields: Mapping[str, str] | None = None) -> SampleSpec:
 
     Args:
         sample: One raw training sample (transform off).
-        fields: Path of a leaf → its name in the pool, e.g. ``{"pixels": "image", "target": "label"}``. None: one
-            image-like leaf and at most one integer leaf are inferred.
+        fields: Path of a leaf → its name in the pool, e.g. ``{"pixels": "image", "target": "label"}``; a string that is
+            named ``"caption"`` is the sample's. None: one image-like leaf and at most one integer leaf are inferred.
 
     Returns:
         The specification; value ranges of floating-point fields are to be set from the data (`value_range`).
@@ -260,7 +267,7 @@ class SampleAdapter:
         spec: The fields that the pool stores.
         label_values: The user's label for each class index; () when unlabelled.
         fill: Value, or callable ``(fields: dict[str, Tensor]) -> value``, for leaves that no generator makes, by path.
-            Strings need none: they become ``synthetic/<slot>/<row>``.
+            Strings need none: but for the caption they become ``synthetic/<slot>/<row>``.
 
     Raises:
         ConfigurationError: A leaf has neither a field nor a fill.
@@ -302,6 +309,7 @@ class SampleAdapter:
         fields: Mapping[str, Tensor],
         origin: Callable[[], Sequence[tuple[int, int]]],
         changes: Mapping[str, Callable[[Any], Any]] | None = None,
+        texts: Callable[[], Mapping[str, list[str]]] = dict,
     ) -> list[Any]:
         """Builds one sample for each row.
 
@@ -309,11 +317,12 @@ class SampleAdapter:
             fields: Name → (n, *shape) tensors in the stored dtype; ``label`` holds class indices.
             origin: Says slot and row in the slot of each; called where the sample has a string to name it by.
             changes: What each leaf goes through before the sample is built, by path.
+            texts: Says the texts of each, by name; called where the sample has such a field. Without: the template's.
 
         Returns:
             n samples with the template's structure, types and ranges (but for `changes`).
         """
-        columns = [self._column(path, leaf, fields, origin) for path, leaf in self._leaves.items()]
+        columns = [self._column(path, leaf, fields, origin, texts) for path, leaf in self._leaves.items()]
         for i, path in enumerate(self._leaves):
             if changes and path in changes:
                 columns[i] = [changes[path](leaf) for leaf in columns[i]]
@@ -325,11 +334,13 @@ class SampleAdapter:
         leaf: Any,
         fields: Mapping[str, Tensor],
         origin: Callable[[], Sequence[tuple[int, int]]],
+        texts: Callable[[], Mapping[str, list[str]]],
     ) -> list[Any]:
-        field = self._by_path.get(path)
+        field, n = self._by_path.get(path), len(next(iter(fields.values())))
+        if field is not None and field.is_text:
+            return list(texts().get(field.name) or [leaf] * n)
         if field is not None:
             return self._decode(fields[field.name], field, leaf)
-        n = len(next(iter(fields.values())))
         if path in self._fill:
             value = self._fill[path]
             if not callable(value):

@@ -32,6 +32,8 @@ class Snapshot:
         class_names: Name of each class index; () when unlabelled.
         label_values: The user's own label for each class index; () when unlabelled.
         source: Reads rows on demand where the data are too large to be copied (then `fields` holds labels only).
+        source_name: Import path of `source`.
+        texts: Field name → n texts.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class Snapshot:
         label_values: Sequence[LabelValue] = (),
         source: Any = None,
         source_name: Mapping[str, Any] | None = None,
+        texts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.spec = spec
         self.class_names = tuple(class_names)
         self.label_values = tuple(label_values)
+        self.texts = {name: list(of) for name, of in (texts or {}).items()}
         self._fields = dict(fields)
         self._source = source
         self._source_name = dict(source_name) if source_name is not None else None
@@ -57,6 +61,7 @@ class Snapshot:
             "class_names": list(self.class_names),
             "label_values": list(self.label_values),
             "source": self._source_name,
+            **({"texts": self.texts} if self.texts else {}),
         }
 
     def __len__(self) -> int:
@@ -126,8 +131,9 @@ class Snapshot:
         except Exception as error:
             raise DamagedShardError(f"{path} is not a readable snapshot: {error}") from error
         snapshot = cls(
-            SampleSpec.from_json(meta["spec"]), fields, meta["class_names"], meta["label_values"], None, meta["source"]
-        )
+            SampleSpec.from_json(meta["spec"]), fields, meta["class_names"], meta["label_values"], None, meta["source"],
+            meta.get("texts"),
+        )  # fmt: skip
         if snapshot.hash != path.stem:
             raise DamagedShardError(f"{path} was altered: its content has the hash {snapshot.hash}")
         if meta["source"] is not None:  # only now: an altered file must not name what is run

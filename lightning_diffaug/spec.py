@@ -6,7 +6,7 @@ Apart from `lightning_diffaug.sample`, so that a refill process need not import 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +15,10 @@ from torch import Tensor
 
 IMAGE = "image"
 LABEL = "label"
+SOFT_LABEL = "soft_label"
+"""Probabilities of the classes, float32 (C,), which a planner may store with a sample beside its class."""
+
+CAPTION = "caption"
 
 LabelValue: TypeAlias = "int | str"
 
@@ -26,8 +30,9 @@ class FieldSpec:
     Attributes:
         name: Name in the pool (``"image"``, ``"label"``, or what ``fields=`` maps the leaf to).
         path: Where the leaf sits in the user's sample: ``"0"``, ``"pixels"``, ``"meta.id"``.
-        kind: ``"pil"``, ``"tv_image"``, ``"tv_mask"``, ``"tensor"``, ``"ndarray"`` or ``"scalar"``.
-        dtype: Name of the stored torch dtype, such as ``"uint8"``.
+        kind: ``"pil"``, ``"tv_image"``, ``"tv_mask"``, ``"tensor"``, ``"ndarray"``, ``"scalar"``, or ``"str"`` for the
+            caption, a text.
+        dtype: Name of the stored torch dtype, such as ``"uint8"``; ``"str"`` for a text.
         shape: Stored shape of one sample; images are channels-first ``(C, H, W)``, scalars ``()``.
         low: Lower end of the raw value range (0 for uint8).
         high: Upper end of the raw value range (255 for uint8).
@@ -55,7 +60,14 @@ class FieldSpec:
     @property
     def continuous(self) -> bool:
         """Whether a generator makes this field as float32 in [-1, 1] (floating types and uint8)."""
-        return self.name != LABEL and (self.torch_dtype.is_floating_point or self.dtype == "uint8")
+        if self.name == LABEL or self.is_text:
+            return False
+        return self.torch_dtype.is_floating_point or self.dtype == "uint8"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is stored as a text and not as a tensor."""
+        return self.kind == "str"
 
     def to_unit(self, raw: Tensor) -> Tensor:
         """Scales raw values from [low, high] to float32 in [-1, 1]; same shape."""
@@ -91,6 +103,20 @@ class SampleSpec:
     def continuous(self) -> tuple[FieldSpec, ...]:
         """The fields that a generator makes."""
         return tuple(field for field in self.fields if field.continuous)
+
+    @property
+    def tensors(self) -> tuple[FieldSpec, ...]:
+        """The fields that are stored as tensors: all but texts."""
+        return tuple(field for field in self.fields if not field.is_text)
+
+    @property
+    def texts(self) -> tuple[FieldSpec, ...]:
+        """The fields that are texts."""
+        return tuple(field for field in self.fields if field.is_text)
+
+    def without(self, names: Collection[str]) -> SampleSpec:
+        """The fields but for those of these names."""
+        return SampleSpec(tuple(field for field in self.fields if field.name not in names))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Plain values for a JSON file."""

@@ -31,7 +31,7 @@ from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.fitted import NO_SNAPSHOT, remove_unfinished
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
-from lightning_diffaug.refill.job import Job, reads_data
+from lightning_diffaug.refill.job import Job, made_spec, reads_data
 from lightning_diffaug.refill.local import LocalRefill
 from lightning_diffaug.refill.protocol import Refill, WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
@@ -54,6 +54,7 @@ class PoolSettings:
 
     generator: Any
     planner: Any
+    text: Any
     gates: Any
     refill: RefillSettings
     when_short: WhenShort
@@ -169,10 +170,11 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
     with untouched_rng():
         if isinstance(generator, Mapping):
             generator = build(name_of(generator))
+        planner = named_planner(pool.planner, pool.text, mix, data, generator, pool.pool_seed)
         if settings.mode != "none" and hasattr(generator, "bind"):
-            generator.bind(data.spec, tuple(data.class_names))  # what is wrong is said before anything starts
+            made = made_spec(data.spec, generator, build(planner, "planner"))
+            generator.bind(made, tuple(data.class_names))  # what is wrong is said before anything starts
     tell_trainer_devices(generator, devices)
-    planner = named_planner(pool.planner, mix, data, generator, pool.pool_seed)
     gates = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
     fits = named is not None and hasattr(generator, "fit_key")
     readers = [build(planner, "planner"), *(build(gate, "gates") for gate in gates)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from training_toys import Images, Noise, RealModule
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from training_toys import Images, Noise, RealModule, unnamed
 
 from lightning_diffaug import DiffAugDataModule
-from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.pool import Shard
+from lightning_diffaug.spec import SampleSpec
 
 LABELS = [0] * 20 + [1] * 2 + [2] * 8 + [3] * 14
 
@@ -20,7 +25,7 @@ def _slots(root: Path, real: Any = None, generator: Any = None, window: int = 40
     """The slots that a short run has made."""
     mixed = DiffAugDataModule(
         RealModule(Images(labels=LABELS)) if real is None else real,
-        Noise() if generator is None else generator,
+        unnamed() if generator is None else generator,  # in this process, which is quick
         **{"synthetic_fraction": 0.5, "refill": "sync", "slot_size": 10, "cache_dir": root, **settings},
         window=window,
     )
@@ -75,3 +80,190 @@ def test_a_rule_that_gives_nothing_is_refused_before_anything_is_made(tmp_path: 
     with pytest.raises(ConfigurationError, match=r"data\.planner='evenly' is none of auto"):
         _slots(tmp_path, planner="evenly")
     assert not (tmp_path / "pools").exists()
+
+
+# Several labels a sample ----------------------------------------------------------------------------------
+
+TAGS = [[1.0, 0.0, 0.0]] * 14 + [[1.0, 1.0, 0.0]] * 4 + [[0.0, 1.0, 0.0]] * 4 + [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+
+
+class Tagged(Dataset[Any]):
+    """Image i has the value i everywhere, and the labels ``TAGS[i]``."""
+
+    def __len__(self) -> int:
+        return len(TAGS)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return {"x": torch.full((1, 4, 4), i, dtype=torch.uint8), "y": torch.tensor(TAGS[i])}
+
+
+def _image_alone() -> Any:
+    """A generator that refuses to be told of a field that it would have to make besides the image."""
+
+    class ImageAlone(Noise):
+        def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
+            assert [field.name for field in spec.continuous] == ["image"]
+
+    return ImageAlone()
+
+
+TAGGED = {"fields": {"x": "image", "y": "tags"}}
+
+
+def _tags(slots: list[Shard]) -> Tensor:
+    for slot in slots:
+        for tags, row in zip(slot.fields["tags"], slot.rows, strict=True):
+            assert tags.tolist() == TAGS[row["source_index"]]
+    return torch.cat([slot.fields["tags"] for slot in slots])
+
+
+def test_several_labels_reach_their_quotas_in_the_pool(tmp_path: Path) -> None:
+    rule = {"fill": 10, "field": "tags"}  # the first has 19, the second 8, the third 2
+    tags = _tags(_slots(tmp_path, RealModule(Tagged()), _image_alone(), 80, planner=rule, **TAGGED))
+    assert tags.sum(0).tolist() == pytest.approx([0, 16, 64], abs=1)
+    assert set(map(tuple, tags.tolist())) == {(0.0, 1.0, 0.0), (0.0, 0.0, 1.0)}  # not beside the first, where it can be
+    even = {"temperature": "inf", "field": "tags"}
+    found = _tags(_slots(tmp_path / "even", RealModule(Tagged()), _image_alone(), 80, planner=even, **TAGGED)).sum(0)
+    assert float(found.max() / found.min()) < 1.2
+
+
+def test_labels_that_a_denoiser_is_told_of_are_those_that_quotas_are_of(tmp_path: Path) -> None:
+    class Told(Noise):
+        """Says what it is told as a fitted generator does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conditions = {"tags": "labels"}
+            self.given = ["tags"]
+            self.derived: dict[str, Any] = {}
+
+    def tags(planner: Any) -> list[float]:
+        return [
+            float(n)
+            for n in _tags(_slots(tmp_path, RealModule(Tagged()), Told(), 80, planner=planner, **TAGGED)).sum(0)
+        ]
+
+    natural = tags("as_real")
+    assert natural == tags("auto") == tags({"temperature": 1})
+    assert natural[0] / 80 == pytest.approx(19 / 24, abs=0.12)
+    uniform = tags("uniform")
+    assert max(uniform) / min(uniform) < 1.2
+    assert tags({"2": 1.0})[2] == 80
+    with pytest.raises(ConfigurationError, match=r"data\.planner names the class '3'"):
+        tags({"3": 1.0})
+
+
+def test_quotas_of_a_field_that_holds_no_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"'image'.*data\.planner\.field"):
+        _slots(tmp_path, RealModule(Tagged()), _image_alone(), planner={"fill": 10, "field": "image"}, **TAGGED)
+    with pytest.raises(ConfigurationError, match=r"data\.planner\.field=depth is no field"):
+        _slots(tmp_path, RealModule(Tagged()), _image_alone(), planner={"fill": 10, "field": "depth"}, **TAGGED)
+
+
+def test_data_without_labels_are_planned_as_before(tmp_path: Path) -> None:
+    slots = _slots(tmp_path, RealModule(Tagged()), planner="uniform", fields={"x": "image"}, fill={"y": torch.zeros(3)})
+    assert all(slot.n == 10 and "label" not in slot.fields for slot in slots)
+
+
+# Text -----------------------------------------------------------------------------------------------------
+
+
+def test_each_row_keeps_its_prompt_and_its_label(tmp_path: Path) -> None:
+    text = {"templates": "class {label} in {place}", "attributes": {"place": ["fog", "snow"]}, "negative": "rain"}
+    slots = _slots(tmp_path, planner="uniform", text=text)
+    rows = [(row, int(label)) for slot in slots for row, label in zip(slot.rows, slot.fields["label"], strict=True)]
+    assert len(rows) == 40
+    assert all(row["prompt"] in (f"class {label} in fog", f"class {label} in snow") for row, label in rows)
+    assert {row["negative_prompt"] for row, _ in rows} == {"rain"}
+    assert not slots[0].strings  # the samples have no caption
+
+
+def test_other_texts_are_another_pool_and_no_text_is_the_pool_without(tmp_path: Path) -> None:
+    def name(**settings: Any) -> str:
+        mixed = DiffAugDataModule(
+            RealModule(), unnamed(), refill="sync", slot_size=10, window=10, cache_dir=tmp_path, **settings
+        )
+        try:
+            next(iter(mixed.train_dataloader()))
+            assert mixed.pool is not None
+            return mixed.pool.header.fingerprint
+        finally:
+            mixed.close()
+
+    assert name() == name(text=None)
+    assert name(text="a {label}") == name(text={"templates": ["a {label}"]})
+    assert len({name(), name(text="a {label}"), name(text="the {label}")}) == 3
+
+
+def test_prompts_that_do_not_tell_the_classes_apart_are_refused(tmp_path: Path) -> None:
+    class Prompted(Noise):
+        """Is told by prompts alone."""
+
+        def config(self) -> dict[str, Any]:
+            return {"prompts": "a {label}"}
+
+    with pytest.raises(ConfigurationError, match=r"Put \{label\} into each of data\.text\.templates"):
+        _slots(tmp_path, generator=Prompted(), text=["a {label}", "a picture"])
+    _slots(tmp_path, generator=Prompted(), text=["a {label}", "the {label}"])
+
+
+class Captioned(Images):
+    """`Images` with a caption, as a dict."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return {"image": image, "text": f"real {index}", "label": label}
+
+
+SIZED = {"templates": "class {label}, {size}", "attributes": {"size": ["big", "small"]}}
+PAIRED = {"fields": {"image": "image", "text": "caption", "label": "label"}}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pooled_samples_carry_their_caption_where_real_ones_do(workers: int, tmp_path: Path) -> None:
+    options = {"num_workers": workers, "multiprocessing_context": "spawn"} if workers else {}
+    mixed = DiffAugDataModule(
+        RealModule(Captioned(labels=LABELS), batch_size=8, **options), unnamed(), 0.5, refill="sync", slot_size=10,
+        window=40, cache_dir=tmp_path, return_source=True, text=SIZED, **PAIRED,
+    )  # fmt: skip
+    try:
+        batches = list(mixed.train_dataloader())
+        assert mixed.pool is not None
+        shards = {slot: mixed.pool.read(slot) for slot in mixed.pool.slots()}
+    finally:
+        mixed.close()
+    made = 0
+    for batch in batches:
+        source = batch["source"]
+        for i, text in enumerate(batch["text"]):
+            if not bool(source["is_synthetic"][i]):
+                assert text == f"real {int(source['real_index'][i])}"
+                continue
+            made += 1
+            shard, row = shards[int(source["slot"][i])], int(source["row"][i])
+            assert text == shard.rows[row]["prompt"] == shard.strings["caption"][row]
+            assert text.startswith(f"class {int(batch['label'][i])}, ")
+    assert made == 22
+
+
+def test_captions_of_the_training_samples_are_prompts(tmp_path: Path) -> None:
+    real = RealModule(Captioned(labels=LABELS))
+    slots = _slots(tmp_path, real, text={"captions": "real", "templates": "{caption}!"}, planner="uniform", **PAIRED)
+    for slot in slots:
+        for row, label, text in zip(slot.rows, slot.fields["label"], slot.strings["caption"], strict=True):
+            assert text == row["prompt"] == f"real {row['caption_index']}!"
+            assert LABELS[row["caption_index"]] == int(label)
+
+
+def test_samples_with_captions_need_a_text(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"'text' so\), and nothing says those of synthetic ones. Set data\.text"
+    ):
+        _slots(tmp_path, RealModule(Captioned(labels=LABELS)), **PAIRED)
+
+    class Numbers(Captioned):
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index) | {"text": index}
+
+    with pytest.raises(SampleStructureError, match="no text"):
+        _slots(tmp_path, RealModule(Numbers(labels=LABELS)), text="a {label}", **PAIRED)

@@ -19,7 +19,8 @@ class Starts:
     """The real samples that a row of a class may start from.
 
     Args:
-        labels: Class index of each real sample, int64 (n,), or None.
+        labels: Class index of each real sample, int64 (n,); or which of several labels it stands for, bool (n, C); or
+            None.
         n: Real samples.
         classes: Number of classes; None: all samples are of one kind.
         pairs: One of `PAIRS`.
@@ -33,7 +34,8 @@ class Starts:
         self._cross = cross
         self._members: list[Tensor] = [everything]
         if labels is not None and classes is not None:
-            self._members = [everything[labels == c] for c in range(classes)]
+            several = labels.ndim == 2
+            self._members = [everything[labels[:, c] if several else labels == c] for c in range(classes)]
 
     def own(self, c: int) -> Tensor:
         """Rows of the class's own samples, int64 (n_c,)."""

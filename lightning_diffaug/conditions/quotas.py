@@ -14,14 +14,14 @@ from lightning_diffaug.errors import ConfigurationError
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 RULES = ("fill", "temperature", "shares")
-UNIFORM = "uniform"
+UNIFORM, FIELD = "uniform", "field"
 _KEY = "data.planner"
 _EXAMPLES = "{fill: 100}, {temperature: 2} or {shares: {<class>: 0.7, …}}, each with or without uniform: 0.1"
 
 
 def is_rule(planner: Mapping[Any, Any]) -> bool:
     """Whether a mapping is a rule; else it is shares by class. A class called like a rule goes into `shares`."""
-    return any(str(key) in (*RULES, UNIFORM) for key in planner)
+    return any(str(key) in (*RULES, UNIFORM, FIELD) for key in planner)
 
 
 def rule_quotas(
@@ -31,7 +31,7 @@ def rule_quotas(
 
     Args:
         rule: One of ``fill``, ``temperature`` and ``shares``, and perhaps ``uniform``, the part in [0, 1] of what is
-            made that all classes share equally.
+            made that all classes share equally. ``field`` is not looked at.
         counts: Real samples of each class, (C,). A class without any gets none.
         by_class: Makes of ``{class: share}`` (and its key, for errors) shares of sum 1.
 
@@ -41,7 +41,7 @@ def rule_quotas(
     Raises:
         ConfigurationError: The rule is none, or gives no class anything.
     """
-    unknown = [key for key in rule if str(key) not in (*RULES, UNIFORM)]
+    unknown = [key for key in rule if str(key) not in (*RULES, UNIFORM, FIELD)]
     if unknown:
         raise ConfigurationError(
             f"{_KEY}.{unknown[0]} stands beside {', '.join(str(key) for key in rule if key not in unknown)}, which "

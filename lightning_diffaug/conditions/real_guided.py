@@ -14,6 +14,7 @@ from lightning_diffaug.conditions.choice import Choice, Classes
 from lightning_diffaug.conditions.derived import derive
 from lightning_diffaug.conditions.draws import draw
 from lightning_diffaug.conditions.feedback import Feedback
+from lightning_diffaug.conditions.multilabel import MADE_FOR, candidates, label_sets
 from lightning_diffaug.conditions.pairs import Starts, soft_label
 from lightning_diffaug.conditions.planner import QuotaPlanner
 from lightning_diffaug.conditions.real_guided_settings import SOURCES, RealGuided, check_planner
@@ -67,6 +68,9 @@ class RealGuidedPlanner:
         pairs: Of which class starts are.
         cross: How classes of starts are weighted.
         gamma: Of soft labels.
+        labels_in: Field with several labels a sample (see `multilabel.label_sets`), in place of one class; the shares
+            are then those of the rows that are made for each, which ``made_for`` names in place of ``label``.
+        unwanted: Labels that samples shall have as few of as can be.
 
     Raises:
         ConfigurationError: The shares are impossible, or the settings do not go together.
@@ -87,11 +91,13 @@ class RealGuidedPlanner:
         pairs: str | None = None,
         cross: str = "common",
         gamma: float | None = None,
+        labels_in: str | None = None,
+        unwanted: Sequence[int] = (),
     ) -> None:
         settings = RealGuided(choose, pairs, cross, gamma)
         self.shares = QuotaPlanner(shares).shares
         self._strengths = None if strength is None else Strengths.of(strength)
-        check_planner(settings, source, self.shares is not None, repaint, self._strengths)
+        check_planner(settings, source, self.shares is not None and labels_in is None, repaint, self._strengths)
         self.source = source
         self.repaint = repaint
         self.seed = seed
@@ -102,6 +108,8 @@ class RealGuidedPlanner:
         self.pairs = settings.pairs_of(source)
         self.cross = cross
         self.gamma = gamma
+        self.labels_in = labels_in
+        self.unwanted = list(unwanted)
         self._data: Snapshot | None = None
         self._quotas = QuotaPlanner(self.shares)
         self._starts = Starts(None, 0, None, "intra", cross)
@@ -122,9 +130,12 @@ class RealGuidedPlanner:
                 )
         self._data, n = snapshot, len(snapshot)
         classes = None if self.shares is None else len(self.shares)
-        self._starts = Starts(snapshot.labels, n, classes, self.pairs, self.cross)
+        labels = snapshot.labels
+        if self.labels_in is not None:
+            labels = candidates(label_sets(snapshot.raw(self.labels_in), self.labels_in), self.unwanted)
+        self._starts = Starts(labels, n, classes, self.pairs, self.cross)
         self._choice = Choice(self.choose, self.seed, n, self._classes_of)
-        if self.shares is None or snapshot.labels is None:
+        if self.shares is None or labels is None:
             return
         # What is given is of the row's own class, whatever is started from.
         needs_own = bool(self.given or self.derived)
@@ -148,6 +159,8 @@ class RealGuidedPlanner:
             raise GeneratorError("the planner has no training data. Call bind(snapshot) first.")
         plan: dict[str, Any] = dict(self._quotas.plan(slot, rows))
         classes = plan["label"].tolist() if "label" in plan else [0] * rows
+        if self.labels_in is not None:
+            plan[MADE_FOR] = plan.pop("label")
         index = self._choice(slot, classes, self._starts.of)
         plan["source_index"] = index
         if self.source != "noise":

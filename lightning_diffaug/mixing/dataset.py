@@ -121,7 +121,9 @@ class MixedDataset(Dataset[Any]):
         segment = open_segment(index.segments[number])
         positions = np.flatnonzero(index.segment == number)
         rows = index.row[positions]
-        samples = self._adapter.samples(segment.take(rows), lambda: segment.origin(rows), self._changes)
+        samples = self._adapter.samples(
+            segment.take(rows), lambda: segment.origin(rows), self._changes, lambda: segment.strings(rows)
+        )
         if self._transform is not None:
             samples = [self._transform(sample) for sample in samples]
         return Drawn(samples, positions, segment, rows)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions import Planner, take
+from lightning_diffaug.conditions.captions import PROMPT
 from lightning_diffaug.conditions.feedback import Feedback, follow
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Gate, Judged, judge, ranking
@@ -249,6 +250,12 @@ def _planned(recipe: Recipe, slot: int) -> Mapping[str, Any]:
             f"of the {n} rows, and data with labels need {LABEL!r}. Correct its plan(slot, rows), or set "
             "data.planner=auto."
         )
+    missing = [field.name for field in recipe.spec.texts if field.name not in sizes and PROMPT not in sizes]
+    if missing:
+        raise GeneratorError(
+            f"the planner's plan for slot {slot} has neither {missing[0]!r} nor {PROMPT!r}, and the samples have that "
+            "text. Set data.text, or give it in the plan(slot, rows)."
+        )
     return condition
 
 
@@ -301,6 +308,11 @@ def _plain(condition: Mapping[str, Any], row: int) -> dict[str, Any]:
     return {name: value for name, value in scalars.items() if isinstance(value, (bool, int, float, str))}
 
 
+def _text(provenance: Mapping[str, Any], name: str) -> str:
+    """A row's own text of that name, or else its prompt."""
+    return str(provenance.get(name, provenance.get(PROMPT)))
+
+
 def _shard(
     spec: SampleSpec,
     admitted: Mapping[int, tuple[dict[str, Tensor], dict[str, Any]]],
@@ -312,13 +324,14 @@ def _shard(
         field.name: torch.stack([admitted[row][0][field.name] for row in rows])
         if rows
         else torch.empty((0, *field.shape), dtype=field.torch_dtype)
-        for field in spec.fields
+        for field in spec.tensors
     }
+    strings = {field.name: [_text(admitted[row][1], field.name) for row in rows] for field in spec.texts}
     made["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     made["versions"] = {name: version(name) for name in ("torch", "diffusers", "lightning")}
     return Shard(
         fields=fields,
-        strings={},
+        strings=strings,
         rows=[admitted[row][1] for row in rows],
         rejected=[{"row": row, "reason": reason} for row, reason in sorted(rejected.items())],
         made=made,

@@ -32,6 +32,17 @@ def fitted_part(part: Any) -> Any:
     return found if callable(getattr(found, "fit_key", None)) else None
 
 
+def made_spec(spec: SampleSpec, generator: Any, planner: Any) -> SampleSpec:
+    """The fields that a generator is told of: all where it asks for some as conditions; else those it has to make.
+
+    Args:
+        spec: All fields of a sample.
+        generator: The generator.
+        planner: The planner, which gives some of the fields, as real samples have them.
+    """
+    return spec if hasattr(generator, "given") else spec.without(getattr(planner, "given", ()))
+
+
 @dataclass(frozen=True)
 class Job:
     """A run's order to the refill side. Plain values only.
@@ -224,9 +235,10 @@ class Job:
             gates: The gates, fitted; None: made anew, where none has to be.
         """
         spec = SampleSpec.from_json(self.spec)
+        planner = build(self.planner, "planner")
         if hasattr(generator, "bind"):
-            generator.bind(spec, tuple(self.class_names))
-        planner, gates = build(self.planner, "planner"), self.make_gates() if gates is None else tuple(gates)
+            generator.bind(made_spec(spec, generator, planner), tuple(self.class_names))
+        gates = self.make_gates() if gates is None else tuple(gates)
         readers = [part for part in (planner, *gates) if hasattr(part, "bind")]
         snapshot = self.load_snapshot() if readers else None
         for reader in readers:
