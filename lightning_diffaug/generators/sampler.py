@@ -209,7 +209,8 @@ class Sampler:
 
     def _negative(self, condition: Condition, n: int) -> Condition | None:
         """What guidance moves away from; None for the null condition."""
-        given = renamed(condition, NEGATIVE)
+        known = self.denoiser.conditions
+        given = {name: value for name, value in renamed(condition, NEGATIVE).items() if name in known}
         if self.negative_label is not None:
             given.setdefault(LABEL, torch.full((n,), self.negative_label))
         return self._checked({**condition, **given}, n) if given else None

@@ -80,6 +80,13 @@ def test_guidance_away_from_a_class_makes_less_of_it(loaded: Loaded, agreement: 
     assert torch.equal(by_row["image"], away["image"])
 
 
+def test_what_is_to_be_avoided_in_words_is_nothing_to_a_denoiser_of_classes(loaded: Loaded) -> None:
+    label, words = torch.full((4,), 3), {"prompt": ["a three"] * 4, "negative_prompt": ["an eight"] * 4}
+    generator = loaded(guidance_scale=2.5, num_inference_steps=2)
+    plain, told = (generator.generate({"label": label, **more}, range(4))["image"] for more in ({}, words))
+    assert torch.equal(plain, told)
+
+
 def test_a_negative_label_that_is_no_class_is_refused(loaded: Loaded) -> None:
     with pytest.raises(GeneratorError, match=r"0\.\.9"):
         _images(loaded(guidance_scale=2.0, negative_label=10))
