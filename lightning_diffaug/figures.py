@@ -10,6 +10,9 @@ from lightning_diffaug.run import MixRun
 MANY_CLASSES = 50
 """With more classes their figures are not logged at every epoch: hundreds of curves flood a logger."""
 PER_CLASS = ("mix/draws_class_", "mix/synthetic_fraction_class_", "mix/reuse_class_")
+WINDOW_PER_CLASS = "window/share_class_"
+AGES = {"window/share_age_0": (0, 1), "window/share_age_1_3": (1, 4), "window/share_age_4_plus": (4, 1 << 62)}
+"""Epochs since a slot entered the windows: from, to."""
 
 
 def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence[str]) -> dict[str, float]:
@@ -25,8 +28,10 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
         (uses of each pooled sample that a window held), ``mix/short_epochs``; ``pool/generated``, ``pool/admitted``,
         ``pool/rejected``, ``pool/generated_while_training`` (samples that this run made, on rank 0's node);
         ``generator/seconds``, ``generator/fit_seconds``, ``train/wait_seconds``; for each class
-        ``mix/draws_class_<name>``, ``mix/synthetic_fraction_class_<name>`` and ``mix/reuse_class_<name>``. At the end
-        of each epoch `MixMonitor` logs those of the classes only for up to `MANY_CLASSES`.
+        ``mix/draws_class_<name>``, ``mix/synthetic_fraction_class_<name>`` and ``mix/reuse_class_<name>``. Of the
+        window that was frozen last, shares of its rows in [0, 1]: ``window/share_age_<epochs>``, by the epochs since
+        their slot entered the windows (0, 1 to 3, 4 and more), and ``window/share_class_<name>``; all 0 without a
+        window. At the end of each epoch `MixMonitor` logs those of the classes only for up to `MANY_CLASSES`.
     """
     if run is None:
         requested = float(settings.fraction(0))
@@ -35,7 +40,7 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
             "pool/rejected", "pool/generated_while_training", "generator/seconds", "generator/fit_seconds",
             "train/wait_seconds",
         )  # fmt: skip
-        return {"mix/requested_fraction": requested} | dict.fromkeys(keys, 0.0)
+        return {"mix/requested_fraction": requested} | dict.fromkeys((*keys, *AGES), 0.0)
     progress, status = run.progress, run.status
     figures = {
         "mix/requested_fraction": progress.requested_fraction,
@@ -54,4 +59,16 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
         real, synthetic = progress.real_by_class[c], progress.synthetic_by_class[c]
         values = (float(real + synthetic), synthetic / max(real + synthetic, 1), progress.reuse_by_class[c])
         figures |= {f"{prefix}{name}": value for prefix, value in zip(PER_CLASS, values, strict=True)}
+    return figures | _window_figures(run, class_names)
+
+
+def _window_figures(run: MixRun, class_names: Sequence[str]) -> dict[str, float]:
+    by_age, by_class = run.window_by_age, run.window_by_class
+    rows = max(sum(by_age.values()), 1)
+    figures = {
+        key: sum(count for age, count in by_age.items() if least <= age < end) / rows
+        for key, (least, end) in AGES.items()
+    }
+    if len(class_names) == len(by_class):
+        figures |= {f"{WINDOW_PER_CLASS}{name}": n / rows for name, n in zip(class_names, by_class, strict=True)}
     return figures

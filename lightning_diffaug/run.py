@@ -7,8 +7,11 @@ import logging
 import os
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from lightning_diffaug.mixing.dataset import BatchIndex
 from lightning_diffaug.mixing.plan import EpochPlan
@@ -226,6 +229,23 @@ class MixRun:
     def window_slots(self) -> list[int]:
         """Slots of the window that was frozen last."""
         return [] if self._epoch is None else self._epoch.window.slots
+
+    @property
+    def window_by_class(self) -> list[int]:
+        """Rows of each class in the window that was frozen last; [] before the first."""
+        return [] if self._epoch is None else [len(rows) for rows in self._epoch.rows.by_class]
+
+    @property
+    def window_by_age(self) -> dict[int, int]:
+        """Rows of the window that was frozen last, by the epochs since the schedule let their slot in.
+
+        The ages follow from the schedule alone, so that they are the same after a resume.
+        """
+        epoch, ages = self._epoch, Counter[int]()
+        if epoch is not None:
+            for slot, rows in zip(*np.unique(epoch.rows.slot, return_counts=True), strict=True):
+                ages[epoch.number - self._sampler.entered(int(slot), epoch.number)] += int(rows)
+        return dict(ages)
 
     @property
     def generated_while_training(self) -> int:

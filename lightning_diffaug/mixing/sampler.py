@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -160,6 +161,10 @@ class MixSampler:
         settings = self.settings
         first = first_slot(self.carried(epoch) * self.world_size, settings.reuse, settings.slot_size)
         return window_slots(first, settings.window, settings.slot_size)
+
+    def entered(self, slot: int, epoch: int) -> int:
+        """The first epoch, up to `epoch`, whose window reached as far as a slot; `epoch` where none did."""
+        return min(bisect_right(range(epoch + 1), slot, key=lambda e: self.slots(e).stop), epoch)
 
     def plan(self, epoch: int, rows: WindowRows, available: Sequence[float]) -> EpochPlan:
         """All draws of an epoch.
