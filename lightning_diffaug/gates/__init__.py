@@ -1,9 +1,13 @@
 """What is let into the pool: each gate sees samples and conditions and names the rows that it rejects."""
 
 from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
+from lightning_diffaug.gates.caption import CaptionAgreement
 from lightning_diffaug.gates.chain import Gate, Judged, Verdict, judge, ranking
 from lightning_diffaug.gates.copies import NotCopy, Unique
+from lightning_diffaug.gates.right_class import RightClass
+from lightning_diffaug.gates.safety import Safety
 
 __all__ = [
-    "Finite", "Gate", "InRange", "Judged", "NotBlank", "NotCopy", "Unique", "Verdict", "judge", "ranking",
+    "CaptionAgreement", "Finite", "Gate", "InRange", "Judged", "NotBlank", "NotCopy", "RightClass", "Safety", "Unique",
+    "Verdict", "judge", "ranking",
 ]  # fmt: skip

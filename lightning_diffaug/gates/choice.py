@@ -8,15 +8,23 @@ from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
+from lightning_diffaug.gates.caption import CaptionAgreement
 from lightning_diffaug.gates.copies import NotCopy, Unique
+from lightning_diffaug.gates.hard import Hard
+from lightning_diffaug.gates.right_class import RightClass
+from lightning_diffaug.gates.safety import Safety
 from lightning_diffaug.naming import build
 
 GATES: dict[str, type[Any]] = {
     "finite": Finite,
     "range": InRange,
     "blank": NotBlank,
+    "safety": Safety,
     "copy": NotCopy,
+    "class": RightClass,
+    "caption": CaptionAgreement,
     "duplicate": Unique,
+    "hard": Hard,
 }
 """The gates that have a name in the settings, in the order in which samples go through them."""
 

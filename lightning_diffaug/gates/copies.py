@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.encoders import ChosenEncoder
 from lightning_diffaug.gates.nearest import Neighbours, compared_field
+from lightning_diffaug.spec import LABEL
 
 if TYPE_CHECKING:
+    from lightning_diffaug.gates.classifier_fit import FittedClassifier
     from lightning_diffaug.snapshot import Snapshot
+    from lightning_diffaug.spec import SampleSpec
 
 
-def check_ratio(ratio: float, gate: str) -> float:
+def check_ratio(ratio: float, gate: str, key: str = "ratio") -> float:
     """A distance ratio, checked.
 
     Raises:
@@ -24,8 +28,8 @@ def check_ratio(ratio: float, gate: str) -> float:
     """
     if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
         raise ConfigurationError(
-            f"gates.{gate}.ratio={ratio} is not between 0 and 1: it is how near a sample may come, as a share of the "
-            f"distance between real neighbours. Set gates.{gate}.ratio to e.g. 0.33."
+            f"gates.{gate}.{key}={ratio} is not between 0 and 1: it is how near a sample may come, as a share of the "
+            f"distance between real neighbours. Set gates.{gate}.{key} to e.g. 0.33."
         )
     return float(ratio)
 
@@ -34,35 +38,74 @@ class NotCopy:
     """Rejects samples that are nearly one of the training samples, also if moved by a pixel or mirrored.
 
     A sample is a copy if its nearest training sample is nearer than `ratio` times the distance from that training
-    sample to its own nearest one: the measure is what distance is usual just there.
+    sample to its own nearest one: the measure is what distance is usual just there. With an `encoder` the same is asked
+    of features, and either makes it a copy.
 
     Args:
         ratio: See above. At 1/3, honest samples are hardly ever taken for copies.
         shift: Movement along each axis that is seen through, in pixels.
         mirror: Whether mirrored copies are seen through.
         field: The field to compare; None: the image, or the first continuous one.
+        encoder: What features are compared beside pixels: None, ``"class"`` (the classifier of gate ``class``), a local
+            folder, or a module; see `ChosenEncoder`.
+        feature_ratio: As `ratio`, for features.
+        device: Where a given encoder computes.
     """
 
     name = "copy"
 
-    def __init__(self, ratio: float = 1 / 3, shift: int = 1, mirror: bool = True, field: str | None = None) -> None:
+    def __init__(
+        self,
+        ratio: float = 1 / 3,
+        shift: int = 1,
+        mirror: bool = True,
+        field: str | None = None,
+        encoder: Any = None,
+        feature_ratio: float = 1 / 3,
+        device: str = "auto",
+    ) -> None:
         self.ratio = check_ratio(ratio, self.name)
-        self.shift, self.mirror, self.field = shift, mirror, field
-        self._snapshot: Snapshot | None = None
-        self._neighbours: Neighbours | None = None
+        self.feature_ratio = check_ratio(feature_ratio, self.name, "feature_ratio")
+        self.shift, self.mirror, self.field, self.encoder, self.device = shift, mirror, field, encoder, device
+        self._chosen = None if encoder is None else ChosenEncoder(encoder, field, device, "gates.copy.encoder")
+        self._data: Callable[[Tensor], Tensor] | None = None
+        self._measures: list[tuple[Neighbours, float]] = []
+
+    @property
+    def fitted(self) -> FittedClassifier | None:
+        """The classifier whose features are compared, if there is one."""
+        return None if self._chosen is None else self._chosen.fitted
+
+    def model_key(self) -> Any:
+        """Hash of the files of a given encoder."""
+        return None if self._chosen is None else self._chosen.model_key()
+
+    def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
+        """Refuses data without classes where the classifier's features are asked for, before anything is made."""
+        if self.fitted is not None and LABEL not in spec:
+            raise ConfigurationError(
+                "gates.copy.encoder=class compares what a classifier sees, and the data have no classes. Set "
+                "gates.copy.encoder to null, or to a local folder of a vision model."
+            )
 
     def bind(self, snapshot: Snapshot) -> None:
         """Learns the real training samples."""
-        self._snapshot, self._name = snapshot, compared_field(snapshot.spec, self.field)
-        self._neighbours = Neighbours(snapshot.unit(self._name), self.shift, self.mirror)
+        self._name = compared_field(snapshot.spec, self.field)
+        self._data = partial(snapshot.unit, self._name)
+        samples = snapshot.unit(self._name)
+        self._measures = [(Neighbours(samples, self.shift, self.mirror), self.ratio)]
+        if self._chosen is not None:
+            self._measures.append((Neighbours(samples, encoder=self._chosen.encode), self.feature_ratio))
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): the row is no copy of a training sample."""
-        assert self._neighbours is not None
-        assert self._snapshot is not None
-        distance, index = self._neighbours.distances(samples[self._name])
-        usual = self._neighbours.own(index, partial(self._snapshot.unit, self._name))
-        return distance >= self.ratio * usual
+        assert self._data is not None, "bind(snapshot) comes first"
+        x = samples[self._name]
+        passed = torch.ones(len(x), dtype=torch.bool)
+        for neighbours, ratio in self._measures:
+            distance, index = neighbours.distances(x)
+            passed &= distance >= ratio * neighbours.own(index, self._data)
+        return passed
 
 
 class Unique:

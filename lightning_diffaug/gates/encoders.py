@@ -1,0 +1,92 @@
+"""What features a gate compares samples by: the fitted classifier's, a local vision model's, or a module's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.classifier_fit import FittedClassifier
+from lightning_diffaug.gates.models import GivenModule, LocalModel, is_folder, pictures
+from lightning_diffaug.gates.nearest import Encoder
+
+CLASS = "class"
+_BATCH = 64
+_FORM = ("args", "weights", "size", "mean", "std")
+
+
+class VisionFeatures:
+    """Images (n, C, H, W) → what a local vision model of transformers says of them, (n, d), of length 1."""
+
+    def __init__(self, model: LocalModel) -> None:
+        self._model = model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Features, float32."""
+        model, processor = self._model()
+        found = []
+        with torch.inference_mode():
+            for part in torch.split(x, _BATCH):
+                given = processor(images=pictures(part), return_tensors="pt")["pixel_values"].to(self._model.on)
+                if hasattr(model, "get_image_features"):
+                    said = model.get_image_features(pixel_values=given)
+                else:
+                    said = model(pixel_values=given)
+                found.append(_vector(said).float().cpu())
+        return functional.normalize(torch.cat(found).clone(), dim=1)
+
+
+def _vector(said: Any) -> Tensor:
+    """One vector for each image, of whatever a model returns."""
+    if isinstance(said, Tensor):
+        return said.flatten(1)
+    for name in ("image_embeds", "pooler_output"):
+        value = getattr(said, name, None)
+        if isinstance(value, Tensor):
+            return value.flatten(1)
+    tokens: Tensor = said.last_hidden_state
+    return tokens.mean(1) if tokens.ndim == 3 else tokens.mean((2, 3))
+
+
+class ChosenEncoder:
+    """The encoder of a setting, and the model behind it.
+
+    Args:
+        encoder: ``"class"`` or ``{class: <ClassifierSettings>}``: what the last layer of the classifier of gate
+            ``class`` sees, the same fit; a local folder of a vision model of transformers; the import path of a module:
+            images → (n, d), or ``{model: <import path>}`` with ``args``, ``weights``, ``size``, ``mean`` and ``std``
+            beside, as of gate ``class``.
+        field: The field that is looked at.
+        device: Where a given model computes.
+        key: The setting, for errors.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+
+    def __init__(self, encoder: Any, field: str | None, device: str, key: str) -> None:
+        self.fitted: FittedClassifier | None = None
+        self._model: LocalModel | GivenModule | None = None
+        if encoder == CLASS or (isinstance(encoder, Mapping) and set(encoder) == {CLASS}):
+            self.fitted = FittedClassifier(encoder[CLASS] if isinstance(encoder, Mapping) else None, field)
+            self.encode: Encoder = self.fitted.features
+        elif is_folder(encoder):
+            self._model = LocalModel(str(encoder), device, key, "AutoImageProcessor")
+            self.encode = VisionFeatures(self._model)
+        else:
+            form = dict(encoder) if isinstance(encoder, Mapping) and "_target_" not in encoder else {"model": encoder}
+            if "model" not in form or set(form) - {"model", *_FORM}:
+                raise ConfigurationError(
+                    f"{key}={encoder!r} is no encoder. Set it to class, {{class: {{steps: 400}}}}, a local folder of a "
+                    f"vision model, the import path of a module, or {{model: <import path>}} with {', '.join(_FORM)}."
+                )
+            given = GivenModule(**form, device=device, key=key)
+            self._model, self.encode = given, given
+
+    def model_key(self) -> Any:
+        """Hash of the files of a given model."""
+        return None if self._model is None else self._model.model_key()

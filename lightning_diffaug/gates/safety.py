@@ -1,0 +1,141 @@
+"""The gate that asks a safety checker, for generators that bring none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.models import GivenModule, LocalModel, image_of, is_folder, pictures
+from lightning_diffaug.generators.device import resolve_device
+from lightning_diffaug.generators.pipeline_load import quiet
+
+_KEY = "gates.safety"
+_BATCH = 64
+
+
+class Safety:
+    """Rejects samples that a safety checker objects to. Off unless it is asked for.
+
+    A pipeline's own checker needs no gate: what it objects to is counted under the same reason.
+
+    Args:
+        model: Local folder of a ``StableDiffusionSafetyChecker`` of diffusers, such as ``safety_checker`` of a pipeline
+            (with ``feature_extractor`` beside it, or the processor in it), .safetensors only; or the import path of a
+            function or class of one's own: images (n, C, H, W) in [-1, 1] → bool (n,), True where it objects, or
+            numbers, how strongly.
+        args: Arguments that it is made with; None: a function is the checker itself.
+        threshold: From which number on a checker of one's own objects.
+        field: The image to look at; None: the one called ``image``.
+        device: Where the model computes.
+
+    Raises:
+        ConfigurationError: There is no model.
+    """
+
+    name = "safety"
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: Mapping[str, Any] | None = None,
+        threshold: float = 0.5,
+        field: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        if model is None:
+            raise ConfigurationError(
+                f"{_KEY}.model is not set: it is the local folder of a safety checker of diffusers, or the import "
+                f"path of a function that says which images it objects to. Set {_KEY}.model, or {_KEY}=false."
+            )
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+            raise ConfigurationError(f"{_KEY}.threshold={threshold!r} is no number. Set {_KEY}.threshold to e.g. 0.5.")
+        self._threshold, self._field, self._device = threshold, field, device
+        self._checker: _Checker | None = None
+        self._given: GivenModule | None = None
+        if is_folder(model):
+            self._checker, self._folder = _Checker(str(model), device, f"{_KEY}.model"), str(model)
+        else:
+            self._given = GivenModule(model, args, device=device, key=_KEY)
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "model": self._folder if self._given is None else self._given.path,
+            "args": None if self._given is None else self._given.args, "threshold": self._threshold,
+            "field": self._field, "device": self._device,
+        }  # fmt: skip
+
+    def model_key(self) -> Any:
+        """Hash of the checker's files, or of its code."""
+        model = self._given if self._checker is None else self._checker
+        return None if model is None else model.model_key()
+
+    def check(self, spec: Any, class_names: Sequence[str]) -> None:
+        """Refuses a folder that is not there, before anything is made."""
+        if self._checker is not None:
+            self._checker.path()
+
+    def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
+        """Bool (n,): nothing is objected to."""
+        x = image_of(samples, self._field, _KEY)
+        if self._checker is not None:
+            return ~self._checker.objects(x)
+        assert self._given is not None
+        said = self._given(x)
+        if said.shape != (len(x),):
+            raise ConfigurationError(
+                f"{_KEY}.model returned {tuple(said.shape)} for {len(x)} images: it has to return one bool or number "
+                "for each. Correct it."
+            )
+        return ~said if said.dtype == torch.bool else said.float() < self._threshold
+
+
+class _Checker(LocalModel):
+    """A `StableDiffusionSafetyChecker` and the processor of its images."""
+
+    def __call__(self) -> tuple[Any, Any]:
+        if self._parts is None:
+            from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+            from transformers import CLIPImageProcessor
+
+            # It warns that it returns black images, which nobody looks at here.
+            logging.getLogger(StableDiffusionSafetyChecker.__module__).setLevel(logging.ERROR)
+            path = Path(self.path())
+            places = (path, path.parent / "feature_extractor")
+            near = next((place for place in places if (place / "preprocessor_config.json").is_file()), None)
+            try:
+                with quiet():
+                    checker = StableDiffusionSafetyChecker.from_pretrained(
+                        str(path), use_safetensors=True, local_files_only=True
+                    )
+                    processor = (
+                        CLIPImageProcessor()
+                        if near is None
+                        else CLIPImageProcessor.from_pretrained(str(near), local_files_only=True)
+                    )
+            except Exception as error:
+                raise ConfigurationError(
+                    f"{self._key}={self._folder!r} cannot be loaded: {str(error).splitlines()[0]} It has to be the "
+                    f"folder of a StableDiffusionSafetyChecker with .safetensors files. Set {self._key} to one."
+                ) from error
+            self.on = resolve_device(self._device, self.trainer_devices)
+            self._parts = checker.eval().requires_grad_(False).to(self.on), processor
+        return self._parts
+
+    def objects(self, x: Tensor) -> Tensor:
+        """Bool (n,): it objects to the image."""
+        checker, processor = self()
+        found: list[bool] = []
+        with torch.inference_mode():
+            for part in torch.split(x, _BATCH):
+                given = processor(images=pictures(part), return_tensors="pt")["pixel_values"].to(self.on)
+                blanked = np.zeros((len(part), 1, 1, 3))  # it blacks out what it objects to
+                found += [bool(flag) for flag in checker(clip_input=given, images=blanked)[1]]
+        return torch.tensor(found)
