@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from lightning_diffaug.callbacks import MixMonitor
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.feedback.callback import LearnerFeedback
+from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.figures import mix_figures
 from lightning_diffaug.mixing import as_schedule
 from lightning_diffaug.mixing.sampler import MixSettings
@@ -80,6 +82,8 @@ class DiffAugDataModule(LightningDataModule):
             says; a list is all there is, in order.
         keep_rejected: How many of the samples that gates reject are kept beside the pool's slots, for each slot and
             reason, for a look by ``diffaug pool grid <pool> --rejected``. Nothing else reads them.
+        feedback: When the learner is asked what it finds hard in the training data, which later slots then hold more
+            of: a mapping of `FeedbackSettings`. None: it is not.
         synthetic_transform: Transform of pooled samples, called as the real one is; None: the real training transform.
         augment_synthetic: False: pooled samples go through the wrapped module's ``eval_transform`` (conversion without
             augmentation) in place of its training transform.
@@ -124,6 +128,7 @@ class DiffAugDataModule(LightningDataModule):
         planner: Any = "auto",
         text: Any = None,
         gates: Mapping[str, Any] | Sequence[Any] | None = None,
+        feedback: Mapping[str, Any] | FeedbackSettings | None = None,
         keep_rejected: int = 0,
         synthetic_transform: Callable[[Any], Any] | None = None,
         augment_synthetic: bool = True,
@@ -191,6 +196,7 @@ class DiffAugDataModule(LightningDataModule):
             keep_rejected=keep_rejected,
             pool_seed=pool_seed,
             cache_dir=Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir(),
+            feedback=FeedbackSettings.of(feedback),
         )
         self._about_data: dict[str, Any] = {
             "raw": raw,
@@ -233,6 +239,8 @@ class DiffAugDataModule(LightningDataModule):
         if stage == "fit":
             self.close()
             if self.trainer is not None:
+                settings = self._pool_settings
+                LearnerFeedback.attach(self.trainer, self, settings.feedback, settings.refill.slots_ahead)
                 MixMonitor.attach(self.trainer, self)
 
     def train_dataloader(self) -> Any:
@@ -303,6 +311,11 @@ class DiffAugDataModule(LightningDataModule):
     def pool(self) -> SyntheticPool | None:
         """The pool that the run draws from; None as long as there is none."""
         return None if self._run is None else self._run.pool
+
+    @property
+    def mix_run(self) -> MixRun | None:
+        """The run of the fit under way, or of the last one."""
+        return self._run
 
     @property
     def window_slots(self) -> list[int]:

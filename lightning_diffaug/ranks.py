@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch.distributed
+
 T = TypeVar("T")
 
 
@@ -53,6 +55,14 @@ class Ranks:
     def agree(self, value: T) -> T:
         """Rank 0's value, on every rank."""
         return value if self.strategy is None else self.strategy.broadcast(value, src=0)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in order, on every rank."""
+        if self.strategy is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Waits until every rank is here."""

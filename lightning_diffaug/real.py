@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -320,10 +321,7 @@ def _synthetic_transform(
             )
     image = spec.continuous[0] if spec.continuous else spec.fields[0]
     if change is not None:
-        candidates = [
-            SampleTransform(of_image=change, image_path=image.path),
-            SampleTransform(of_sample=change),
-        ]
+        candidates = _ways(change, image.path)
     elif raw_given:
         candidates = [SampleTransform()]
     else:
@@ -341,6 +339,32 @@ def _synthetic_transform(
         f"a synthetic sample would not look like a real one: the raw sample\n{describe(template)}\ndoes not become\n"
         f"{describe(real_sample)}\nGive synthetic_transform=<callable on the raw image or the raw sample> that does it."
     )
+
+
+def _ways(change: Callable[[Any], Any], image_path: str) -> list[SampleTransform]:
+    """What a given transform may be one of: the image, or the whole sample."""
+    return [SampleTransform(of_image=change, image_path=image_path), SampleTransform(of_sample=change)]
+
+
+def fitting_transform(change: Any, image_path: str, raw_sample: Any, data: RealTraining) -> SampleTransform | None:
+    """A transform of the image or of the sample that makes samples like the training data's own; None: it does not.
+
+    Args:
+        change: The transform, if there is one.
+        image_path: Where the image is.
+        raw_sample: A sample without transform.
+        data: The training data.
+    """
+    if not callable(change):
+        return None
+    with untouched_rng():
+        dataset = data.facts.dataset
+        wanted = signature(next(iter(dataset)) if data.is_stream else dataset[0])
+        for candidate in _ways(change, image_path):
+            with contextlib.suppress(Exception):  # the user's own code
+                if signature(candidate(raw_sample)) == wanted:
+                    return candidate
+    return None
 
 
 def _ranged(spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tuple[float, float] | None) -> SampleSpec:

@@ -52,6 +52,7 @@ class MixRun:
         ranks: This process among the ranks.
         trainer: The Trainer that runs the fit, or None.
         state: What `state` gave in the run that is resumed, or None.
+        private: Name of the run whose own the pool is; None for a shared pool.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class MixRun:
         ranks: Ranks,
         trainer: Any,
         state: dict[str, Any] | None,
+        private: str | None = None,
     ) -> None:
         self._sampler = sampler
         self._supply = supply
@@ -71,6 +73,7 @@ class MixRun:
         self._ranks = ranks
         self.trainer = trainer
         self._resumed = state
+        self._private = private
         if state is not None and state["mix"] != sampler.digest():
             log.warning(
                 "the checkpoint was written with another mix (a setting of it, the training data's classes, the batch "
@@ -226,6 +229,17 @@ class MixRun:
         return None if self._supply is None else self._supply.pool()
 
     @property
+    def epoch(self) -> int | None:
+        """The epoch under way, or that of the checkpoint; None before the first."""
+        if self._epoch is not None:
+            return self._epoch.number
+        return None if self._resumed is None else int(self._resumed["epoch"])
+
+    def asked_stop(self, epoch: int) -> int:
+        """End of the slots that are asked for until the end of an epoch: of the next one's window."""
+        return self._sampler.slots(epoch + 1).stop
+
+    @property
     def window_slots(self) -> list[int]:
         """Slots of the window that was frozen last."""
         return [] if self._epoch is None else self._epoch.window.slots
@@ -286,6 +300,7 @@ class MixRun:
             "behind": self._behind,
             "mix": self._sampler.digest(),
             "pool": "" if self.pool is None else self.pool.fingerprint,
+            "private": self._private,
         }
 
     def close(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,14 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.gates.choice import chosen_gates
 from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.planning import named_planner
 from lightning_diffaug.pool import EpochCache, capacity_slots
+from lightning_diffaug.pool.private import remove_left_behind
 from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
 from lightning_diffaug.randomness import untouched_rng
@@ -63,6 +66,7 @@ class PoolSettings:
     pool_seed: int
     cache_dir: Path
     keep_rejected: int = 0
+    feedback: FeedbackSettings | None = None
 
     def __post_init__(self) -> None:
         if self.when_short not in ("reuse", "wait", "real", "error"):
@@ -113,8 +117,12 @@ def start_run(
     cache = EpochCache(pool.cache_dir / "epoch_cache" / run_id)
     never = mix.fraction.is_constant and mix.fraction(0) == 0
     supply = helper = None
+    private = None
+    if pool.feedback is not None and not never:
+        _check_feedback(pool, mix)
+        private = (state or {}).get("private") or run_id
     if ranks.leads_node and not never:
-        refill = _refill(pool, mix, data, run_id, ranks)
+        refill = _refill(pool, mix, data, run_id, ranks, private)
         if ranks.leads:
             resumed: dict[str, Any] = {"last_complete": [], "window": {"slots": []}} if state is None else state
             supply = WindowSupply(
@@ -124,7 +132,33 @@ def start_run(
             )  # fmt: skip
         else:
             helper = refill
-    return MixRun(sampler, supply, helper, cache, ranks, trainer, state)
+    return MixRun(sampler, supply, helper, cache, ranks, trainer, state, private)
+
+
+def _check_feedback(pool: PoolSettings, mix: MixSettings) -> None:
+    """Refuses feedback that no slot would ever follow."""
+    if pool.refill.mode == "none":
+        raise ConfigurationError(
+            "refill=none makes no slot, so none can follow data.feedback, whose pool is this run's own and begins "
+            "empty. Set refill=sync or refill=local, or feedback=none."
+        )
+    if math.isinf(mix.reuse):
+        raise ConfigurationError(
+            "data.reuse=inf freezes the pool at its first window, so that no slot is made that could follow "
+            "data.feedback. Set data.reuse to e.g. 8, or feedback=none."
+        )
+
+
+def _check_learner(pool: PoolSettings, generator: Any, gates: Sequence[Any]) -> None:
+    """Refuses parts that need the learner's weights where they are not handed over."""
+    if pool.feedback is not None and pool.feedback.hand_over:
+        return
+    for key, part in [("generator", generator), *((f"gates.{getattr(gate, 'name', '')}", gate) for gate in gates)]:
+        if getattr(part, "needs_learner", False):
+            raise ConfigurationError(
+                f"{key} asks the learner itself, whose weights the refill process does not get. Set feedback=practice "
+                f"(feedback.hand_over=true), or leave {key} out."
+            )
 
 
 def _end_on_sigterm(trainer: Any) -> None:
@@ -160,7 +194,9 @@ def _say_what_gives(sampler: MixSampler) -> None:
         )
 
 
-def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: str, ranks: Ranks) -> Refill:
+def _refill(
+    pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: str, ranks: Ranks, private: str | None
+) -> Refill:
     _remove_left_behind(pool.cache_dir)
     settings, devices = pool.refill, ranks.gpus
     named = _named(pool.generator, settings)
@@ -178,6 +214,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
     gates = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
     fits = named is not None and hasattr(generator, "fit_key")
     readers = [build(planner, "planner"), *(build(gate, "gates") for gate in gates)]
+    _check_learner(pool, generator, readers[1:])
     snapshot = None
     if (fits or any(reads_data(part) for part in readers)) and (snapshot := data.snapshot()) is None:
         raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)
@@ -193,7 +230,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         slot_size=mix.slot_size,
         pool_seed=pool.pool_seed,
         attempts=settings.attempts,
-        cache_dir=str(pool.cache_dir if named is not None else run_dir),
+        cache_dir=str(pool.cache_dir if named is not None or private is not None else run_dir),
         run_dir=str(run_dir),
         run_id=run_id if ranks.leads else f"{run_id}-{ranks.rank}",
         parent_pid=os.getpid(),
@@ -203,6 +240,7 @@ def _refill(pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: st
         trainer_devices=list(devices),
         duty=settings.working_share,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
+        private=private,
         min_acceptance=settings.min_acceptance,
         keep_rejected=pool.keep_rejected,
     )
@@ -273,6 +311,7 @@ def _check_device(named: Mapping[str, Any] | None) -> None:
 def _remove_left_behind(cache_dir: Path) -> None:
     """Removes the small files, epoch caches and half-done fits of runs on this machine whose process is gone."""
     remove_unfinished(cache_dir)
+    remove_left_behind(cache_dir / "pools")
     runs = cache_dir / "runs"
     for folder in runs.iterdir() if runs.is_dir() else ():
         run_id, machine, pid = [*folder.name.rsplit("-", 2), "", ""][:3]

@@ -122,7 +122,7 @@ class InProcessRefill:
             gates = self._job.make_gates()
             _, seconds = self._job.fit_gates(gates, self._reporter.fit_progress)
             self._reporter.status.fit_seconds += seconds
-            recipe = self._job.recipe(self._generator, gates)
+            recipe = self._job.recipe(self._generator, gates, self._pool)
             job = self._job
             keeps = (job.capacity, 1.0, job.min_acceptance, job.keep_rejected)
             self._filler = Filler(recipe, self._pool, self._reporter, job.run_id, *keeps)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.feedback.reading import PlanReader
 from lightning_diffaug.gates import Gate
 from lightning_diffaug.naming import build, defined_at, name_of, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
@@ -225,7 +226,9 @@ class Job:
             for part in [fitted_part(gate)]
         ]
 
-    def recipe(self, generator: Any, gates: Sequence[Gate] | None = None) -> Recipe:
+    def recipe(
+        self, generator: Any, gates: Sequence[Gate] | None = None, pool: SyntheticPool | None = None
+    ) -> Recipe:
         """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.
 
         A planner or a gate with ``bind`` gets the training snapshot itself.
@@ -233,6 +236,7 @@ class Job:
         Args:
             generator: The generator, fitted.
             gates: The gates, fitted; None: made anew, where none has to be.
+            pool: Where the learner's plans are, if it is the run's own.
         """
         spec = SampleSpec.from_json(self.spec)
         planner = build(self.planner, "planner")
@@ -243,6 +247,7 @@ class Job:
         snapshot = self.load_snapshot() if readers else None
         for reader in readers:
             reader.bind(snapshot)
+        reader = None if pool is None or self.private is None else PlanReader(pool.folder)
         return Recipe(
             planner=planner,
             generator=generator,
@@ -251,4 +256,5 @@ class Job:
             slot_size=self.slot_size,
             pool_seed=self.pool_seed,
             attempts=self.attempts,
+            feedback=lambda slot: None if reader is None else reader(slot),
         )

@@ -36,7 +36,7 @@ def work(job: Job, reporter: Reporter) -> None:
     status.fit_seconds += seconds + gate_seconds
     pool = job.create_pool(generator, weights, gate_weights)
     status.pool = str(pool.folder)
-    recipe = job.recipe(generator, gates)
+    recipe = job.recipe(generator, gates, pool)
     keeps = (job.capacity, job.duty, job.min_acceptance, job.keep_rejected)
     keep_filled(job, Filler(recipe, pool, reporter, job.run_id, *keeps), reporter)
 
