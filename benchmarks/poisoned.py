@@ -19,15 +19,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.svm import SVC
 from support import snapshot_of
 from torch import Tensor
 
 from lightning_diffaug import DiffusionGenerator
-from lightning_diffaug.conditions import QuotaPlanner
+from lightning_diffaug.conditions import QuotaPlanner, take
 from lightning_diffaug.data import DigitsDataModule
-from lightning_diffaug.gates import Finite, Gate, judge
-from lightning_diffaug.gates.choice import GATES, chosen_gates
+from lightning_diffaug.gates import Gate, judge
+from lightning_diffaug.gates.choice import ON, chosen_gates
+from lightning_diffaug.pool import fingerprint
 from lightning_diffaug.refill.fill_slot import row_seed
+from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder
+from lightning_diffaug.refill.job import fitted_part
 from lightning_diffaug.snapshot import Snapshot
 
 HONEST = "honest"
@@ -46,6 +50,8 @@ SHARES = {
     "twice in a slot": 0.05,
 }
 """Share of the rows that are poisoned so; the others are honest."""
+OF_CLASS: dict[str, dict[str, float]] = {"class": {}, "class, confidence 0.9": {"confidence": 0.9}}
+"""The gate of class, which is off by default."""
 NOISE = 0.05  # standard deviation, of values in [-1, 1]
 
 
@@ -126,6 +132,10 @@ class Slot:
     kinds: list[str]
 
 
+Column = Callable[[Sequence[Slot]], dict[str, float]]
+"""Of slots, the share of each kind that is rejected."""
+
+
 def slots(generator: PoisonedGenerator, classes: int, number: int, size: int = 64) -> list[Slot]:
     """Slots of all classes alike."""
     planner, made = QuotaPlanner([1.0] * classes), []
@@ -160,25 +170,31 @@ def digits(seed: int = 0) -> tuple[Snapshot, list[Tensor]]:
     return snapshot, [images[labels == c] for c in range(len(snapshot.class_names))]
 
 
-def fitted(snapshot: Snapshot, steps: int = 500) -> DiffusionGenerator:
+def fit(part: Any, snapshot: Snapshot, cache: Path) -> None:
+    """Fits a generator or what a gate asks on the training part; like ones once."""
+    folder = fitted_folder(cache, fingerprint({"class": type(part).__name__, "fit": part.fit_key()}))
+    ensure_fitted(part, folder, lambda: snapshot, lambda step, total: None, "poisoned")
+
+
+def fitted(snapshot: Snapshot, cache: Path, steps: int = 500) -> DiffusionGenerator:
     """The demo's generator, fitted on the training part."""
     generator = DiffusionGenerator(device="cpu", fit={"steps": steps})
-    with tempfile.TemporaryDirectory() as folder:
-        generator.fit(snapshot, Path(folder), lambda step, total: None)
-        generator.load(Path(folder))
+    fit(generator, snapshot, cache)
     return generator
 
 
-def ready(gates: Sequence[Any], snapshot: Snapshot) -> list[Any]:
-    """Gates that know the training data."""
+def ready(gates: Sequence[Any], snapshot: Snapshot, cache: Path) -> list[Any]:
+    """Gates that know the training data, fitted on them where they have something to fit."""
     for gate in gates:
+        if (part := fitted_part(gate)) is not None:
+            fit(part, snapshot, cache)
         if hasattr(gate, "bind"):
             gate.bind(snapshot)
     return list(gates)
 
 
 def table(
-    columns: Mapping[str, Callable[[Sequence[Slot]], dict[str, float]]],
+    columns: Mapping[str, Column],
     poisoned: Sequence[Slot],
     honest: Sequence[Slot],
 ) -> str:
@@ -193,24 +209,53 @@ def table(
     return "\n".join(lines)
 
 
+def alone(name: str, snapshot: Snapshot, cache: Path, **arguments: Any) -> Column:
+    """What one gate rejects of that which is finite."""
+    gates = ready(chosen_gates(dict.fromkeys(ON, False) | {"finite": True, name: arguments or True}), snapshot, cache)
+    return lambda made: rejected(made, gates, [name])
+
+
+def judged_by_more_data(honest: Sequence[Slot], columns: Mapping[str, Column]) -> str:
+    """What gates of class reject of the honest samples that a classifier of more data takes for their class."""
+    train = DigitsDataModule().splits.train
+    referee = SVC().fit(torch.as_tensor(train.images).flatten(1).numpy() / 127.5 - 1, train.targets)
+    right = []
+    for slot in honest:
+        said = torch.from_numpy(referee.predict(slot.samples["image"].flatten(1).numpy()))
+        kept = (said == slot.condition["label"]).nonzero()[:, 0]
+        samples = {"image": slot.samples["image"][kept]}
+        right.append(Slot(samples, take(slot.condition, kept.tolist()), [HONEST] * len(kept)))
+    share = sum(len(slot.kinds) for slot in right) / sum(len(slot.kinds) for slot in honest)
+    wrongly = ", ".join(f"{title} {column(right)[HONEST]:.1%}" for title, column in columns.items())
+    return (
+        f"A classifier fitted on all {len(train)} training images takes {share:.1%} of the honest samples for their "
+        f"class; of these are rejected by {wrongly}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slots", type=int, default=64, help="slots of 64 samples, poisoned and again honest")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+    with tempfile.TemporaryDirectory() as cache:
+        print(measured(arguments.slots, Path(cache)))
+
+
+def measured(number: int, cache: Path) -> str:
+    """The table, and what the gate of class takes of what is right."""
     train, test = digits()
-    generator = fitted(train)
-    poisoned = slots(PoisonedGenerator(generator, train, test), len(test), arguments.slots)
-    honest = slots(PoisonedGenerator(generator, train, test, {}), len(test), arguments.slots)
+    generator = fitted(train, cache)
+    poisoned = slots(PoisonedGenerator(generator, train, test), len(test), number)
+    honest = slots(PoisonedGenerator(generator, train, test, {}), len(test), number)
 
-    def alone(name: str) -> Callable[[Sequence[Slot]], dict[str, float]]:
-        (gate,) = ready([GATES[name]()], train)
-        return lambda made: rejected(made, [Finite(), gate] if name != "finite" else [gate], [name])
-
-    default = ready(chosen_gates(None), train)
-    columns = {name: alone(name) for name in GATES} | {"the defaults": lambda made: rejected(made, default)}
-    print(table(columns, poisoned, honest))
+    columns = {name: alone(name, train, cache) for name in ON}
+    default = ready(chosen_gates(None), train, cache)
+    columns["the defaults"] = lambda made: rejected(made, default)
+    columns |= {title: alone("class", train, cache, **arguments) for title, arguments in OF_CLASS.items()}
+    of_class = {title: columns[title] for title in OF_CLASS}
+    return f"{table(columns, poisoned, honest)}\n\n{judged_by_more_data(honest, of_class)}"
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from lightning_diffaug import DiffusionGenerator
 from lightning_diffaug.conditions import QuotaPlanner
-from lightning_diffaug.gates import Finite
-from lightning_diffaug.gates.choice import GATES, chosen_gates
+from lightning_diffaug.gates.choice import chosen_gates
 from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
 from lightning_diffaug.snapshot import Snapshot
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # the docs' table comes of the same code
-from poisoned import HONEST, SHARES, PoisonedGenerator, Slot, digits, fitted, ready, rejected, slots
+from poisoned import HONEST, SHARES, PoisonedGenerator, Slot, alone, digits, fitted, ready, rejected, slots
 
 TRAINING = [kind for kind in SHARES if kind.startswith("training")]
 TEST = [kind for kind in SHARES if kind.startswith("test")]
@@ -29,6 +28,7 @@ CAUGHT_BY = {"finite": ["NaN"], "blank": ["blank"], "copy": TRAINING, "duplicate
 
 @dataclass(frozen=True)
 class Case:
+    cache: Path
     train: Snapshot
     test: list[Tensor]
     generator: DiffusionGenerator
@@ -37,12 +37,14 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     torch.set_num_threads(1)
     train, test = digits()
-    generator = fitted(train, steps=150)
+    cache = tmp_path_factory.mktemp("cache")
+    generator = fitted(train, cache, steps=150)
     poisoned = slots(PoisonedGenerator(generator, train, test), len(test), 16)
-    return Case(train, test, generator, poisoned, slots(PoisonedGenerator(generator, train, test, {}), len(test), 16))
+    honest = slots(PoisonedGenerator(generator, train, test, {}), len(test), 16)
+    return Case(cache, train, test, generator, poisoned, honest)
 
 
 def test_the_generator_is_poisoned_as_it_is_said(case: Case) -> None:
@@ -58,17 +60,29 @@ def test_the_generator_is_poisoned_as_it_is_said(case: Case) -> None:
 
 @pytest.mark.parametrize("name", CAUGHT_BY)
 def test_each_default_gate_alone_catches_what_it_is_for(name: str, case: Case) -> None:
-    (gate,) = ready([GATES[name]()], case.train)
-    share = rejected(case.poisoned, [Finite(), gate], [name])
+    column = alone(name, case.train, case.cache)
+    share = column(case.poisoned)
     for kind in CAUGHT_BY[name]:
         assert share[kind] >= 0.99, kind
     spared = {HONEST, "of another class", *TEST}
     assert max(share[kind] for kind in spared) <= 0.03, "it takes nothing for what it is not"
-    assert rejected(case.honest, [gate])[HONEST] <= 0.01
+    assert column(case.honest)[HONEST] <= 0.01
+
+
+def test_the_gate_of_class_catches_samples_of_another_class_at_a_price(case: Case) -> None:
+    """Fitted on few images, it takes some of what is honest, and more the surer it has to be."""
+    sure, surer = (alone("class", case.train, case.cache, confidence=confidence) for confidence in (0.5, 0.9))
+    share = sure(case.poisoned)
+    assert share["of another class"] >= 0.9
+    assert share["training image"] <= 0.02, "it was fitted on them"
+    real = share["test image"]
+    assert real <= 0.15, "real, never seen, and of the class that was asked for"
+    price, higher = sure(case.honest)[HONEST], surer(case.honest)[HONEST]
+    assert real < price < higher, "a fit so short makes samples that are often not of their class"
 
 
 def test_the_defaults_let_nearly_every_honest_sample_in_and_all_that_is_plainly_wrong_out(case: Case) -> None:
-    chain = ready(chosen_gates(None), case.train)
+    chain = ready(chosen_gates(None), case.train, case.cache)
     assert rejected(case.honest, chain)[HONEST] <= 0.01
     share = rejected(case.poisoned, chain)
     assert share[HONEST] <= 0.03
@@ -85,7 +99,7 @@ def test_what_is_poisoned_does_not_enter_the_pool(case: Case) -> None:
     recipe = Recipe(
         planner=QuotaPlanner([1.0] * 10),
         generator=generator,
-        gates=tuple(ready(chosen_gates(None), case.train)),
+        gates=tuple(ready(chosen_gates(None), case.train, case.cache)),
         spec=case.train.spec,
         attempts=3,
     )
