@@ -38,6 +38,8 @@ class MixMonitor(Callback):
         # what was made is known to rank 0 alone and 0 elsewhere, the rest is alike on all ranks
         figures = self._datamodule.figures()
         if len(self._datamodule.class_names) > MANY_CLASSES:
-            figures = {key: value for key, value in figures.items() if not key.startswith((*PER_CLASS, WINDOW_PER_CLASS))}
+            figures = {
+                key: value for key, value in figures.items() if not key.startswith((*PER_CLASS, WINDOW_PER_CLASS))
+            }
         pl_module.log_dict(figures, sync_dist=trainer.world_size > 1, reduce_fx="max")
         self._datamodule.warn_of_many_uses()
