@@ -15,6 +15,7 @@ from lightning_diffaug.errors import DamagedShardError, PoolError
 from lightning_diffaug.pool.claims import Claim, Claims
 from lightning_diffaug.pool.header import PoolHeader
 from lightning_diffaug.pool.lease import Lease, LeaseInfo, live_leases, remove_expired
+from lightning_diffaug.pool.plans import PLANS, SCORERS
 from lightning_diffaug.pool.rejected import FOLDER as _REJECTED
 from lightning_diffaug.pool.rejected import Rejected
 from lightning_diffaug.pool.shard import Shard, ShardSummary, read_shard, summarise, write_shard
@@ -291,7 +292,7 @@ class SyntheticPool:
         return {"pool": self.fingerprint, "slot": str(k)}
 
     def _tidy(self) -> None:
-        self._folder.clean("", _SLOTS, _REJECTED, "claims", "leases")
+        self._folder.clean("", _SLOTS, _REJECTED, "claims", "leases", PLANS, SCORERS)
         self._claims.remove_stale()
         remove_expired(self._folder, 10 * self._lease_timeout)
 
