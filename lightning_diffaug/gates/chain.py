@@ -13,6 +13,9 @@ from torch import Tensor
 from lightning_diffaug.conditions.planner import take
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 
+SAFETY = "safety"
+"""The reason of what a safety checker objects to, a generator's own or the gate of that name."""
+
 
 class Verdict(NamedTuple):
     """What a gate says that also measures.
@@ -32,6 +35,7 @@ class Gate(Protocol):
     A gate may have further methods:
 
     - ``bind(snapshot)``: learns the real training data, whose hash is then part of the pool's name.
+    - ``bind_held_out(snapshot)``: is also given the validation and test data, and the run says so.
     - ``fit_key()``, ``fit(snapshot, folder, progress)`` and ``load(folder)``: has weights, which are fitted once and
       kept as those of a generator. An attribute ``fitted`` may hold another object that has these methods; equal ones
       of several gates are fitted once.
@@ -79,6 +83,7 @@ def judge(
     gates: Sequence[Gate],
     n: int,
     admitted: Mapping[str, Tensor] | None = None,
+    objected: Tensor | None = None,
 ) -> list[Judged]:
     """Sends rows through the gates in order; a later gate sees only what the earlier ones let pass.
 
@@ -88,13 +93,15 @@ def judge(
         gates: In order.
         n: Number of rows.
         admitted: Name → float32 (m, *shape), samples that the slot holds already.
+        objected: Bool (n,), what the generator's own safety checker objects to; no gate sees it.
 
     Raises:
         GeneratorError: A gate raised, or its verdict is not one bool a sample.
         ConfigurationError: A gate found a setting with which it cannot work.
     """
-    judged = [Judged() for _ in range(n)]
-    passing = list(range(n))
+    unsafe = [False] * n if objected is None else objected.tolist()
+    judged = [Judged(SAFETY if one else None) for one in unsafe]
+    passing = [row for row in range(n) if not unsafe[row]]
     for gate in gates:
         if not passing:
             break

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.chain import SAFETY
 from lightning_diffaug.gates.models import GivenModule, LocalModel, image_of, is_folder, pictures
 from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline_load import quiet
@@ -39,7 +40,7 @@ class Safety:
         ConfigurationError: There is no model.
     """
 
-    name = "safety"
+    name = SAFETY
 
     def __init__(
         self,

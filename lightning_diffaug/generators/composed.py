@@ -109,6 +109,11 @@ class ComposedGenerator:
         self._generator.on_progress = told
 
     @property
+    def objected(self) -> Tensor | None:
+        """What the wrapped generator's safety checker objects to, of the last call."""
+        return getattr(self._generator, "objected", None)
+
+    @property
     def trainer_devices(self) -> Sequence[int]:
         """The wrapped generator's."""
         devices: Sequence[int] = self._generator.trainer_devices

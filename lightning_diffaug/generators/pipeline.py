@@ -41,7 +41,7 @@ class PipelineGenerator:
     """Samples of a pipeline of diffusers, from a local folder or the hub's cache.
 
     A prompt follows from a sample's class, or is given as ``condition["prompt"]``. Pictures are cropped and scaled to
-    the data's own. A sample that the pipeline's safety checker objects to is returned as NaN, which the gates reject.
+    the data's own. A sample that the pipeline's safety checker objects to is NaN, and counted as ``safety``.
     Weights are read from safetensors only, and no code that comes with a model is run.
 
     Args:
@@ -146,6 +146,7 @@ class PipelineGenerator:
         self._class_names: tuple[str, ...] = ()
         self._prompts = Prompts(prompts)
         self.on_progress: Callable[[], None] = lambda: None
+        self.objected: Tensor | None = None
         self.trainer_devices: Sequence[int] = ()
 
     @property
@@ -262,11 +263,13 @@ class PipelineGenerator:
         if given["task"] in NOISED:
             own = strengths(condition, n, setting.varies)
         each = [setting.high] * n if own is None else [called_strength(s, given["num_inference_steps"]) for s in own]
-        together, made = list(batches(each, given["batch_size"])), []
+        together = list(batches(each, given["batch_size"]))
+        made: list[tuple[Tensor, Tensor]] = []
         for rows in together:
             self.on_progress()
             made.append(run(picked(condition, rows), [seeds[row] for row in rows], each[rows[0]]))
-        return in_order(made, together)
+        self.objected = in_order([objected for _, objected in made], together)
+        return in_order([samples for samples, _ in made], together)
 
     def _ready(self) -> PipelineRun:
         """The pipeline on its device, loaded at the first call."""

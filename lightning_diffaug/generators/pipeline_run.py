@@ -67,8 +67,8 @@ class PipelineRun:
         else:
             self._encoder = PromptEncoder(pipe, settings["guidance_scale"] > 1.0, settings["negative_prompt"])
 
-    def __call__(self, condition: Condition, seeds: Sequence[int], strength: float = 1.0) -> Tensor:
-        """Samples (n, *shape) in [-1, 1] on the CPU; NaN where the safety checker objects.
+    def __call__(self, condition: Condition, seeds: Sequence[int], strength: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Samples (n, *shape) in [-1, 1] on the CPU; where the safety checker objects, bool (n,), they are NaN.
 
         Args:
             condition: See `PipelineGenerator.generate`.
@@ -94,16 +94,17 @@ class PipelineRun:
         with without_deprecations():
             result = self.pipe(**arguments, **given["extra"])
         if given["task"] == "audio":
-            return call.from_audio(result.audios, call.audio_rate(self.pipe), shape, given["sample_rate"])
+            sound = call.from_audio(result.audios, call.audio_rate(self.pipe), shape, given["sample_rate"])
+            return sound, torch.zeros(n, dtype=torch.bool)
         samples = call.from_pictures(result.images, shape)
         if given["task"] == "inpainting":
             keep = call.real_samples(condition, MASK, n) > 0.5
             samples = torch.where(keep, call.real_samples(condition, START, n), samples)
-        rejected = torch.tensor([bool(flag) for flag in getattr(result, "nsfw_content_detected", None) or [False] * n])
-        if rejected.any():
-            log.info("the safety checker of %s rejects %d of %d samples", given["model"], int(rejected.sum()), n)
-            samples[rejected] = float("nan")
-        return samples
+        objected = torch.tensor([bool(flag) for flag in getattr(result, "nsfw_content_detected", None) or [False] * n])
+        if objected.any():
+            log.info("the safety checker of %s rejects %d of %d samples", given["model"], int(objected.sum()), n)
+            samples[objected] = float("nan")
+        return samples, objected
 
     def _asked(self, condition: Condition, seeds: Sequence[int]) -> dict[str, Any]:
         """What the samples shall be, as arguments of the pipeline's call."""

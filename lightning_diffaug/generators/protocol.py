@@ -105,6 +105,14 @@ class Reporting(Generator, Protocol):
 
 
 @runtime_checkable
+class Checked(Generator, Protocol):
+    """A generator that has its own safety checker."""
+
+    objected: Tensor | None
+    """What it objects to among the samples of the last call, bool (n,); None: nothing. They are counted as such."""
+
+
+@runtime_checkable
 class Fittable(Generator, Protocol):
     """A generator that learns from the real training data before it can generate."""
 

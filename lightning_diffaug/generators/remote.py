@@ -128,6 +128,7 @@ class RemoteGenerator:
         self._seen: OrderedDict[bytes, int] = OrderedDict()
         self._said: set[str] = set()
         self.on_progress: Callable[[], None] = lambda: None
+        self.objected: Tensor | None = None
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values; no secret is among them."""
@@ -227,6 +228,7 @@ class RemoteGenerator:
         for what, missing in (("refused for their content", requests.refused), ("given up", requests.given_up)):
             if missing:
                 self._say(what, f"{len(missing)} of {len(seeds)} images were {what}: {next(iter(missing.values()))}")
+        self.objected = torch.tensor([i in requests.refused for i in range(len(wanted))], dtype=torch.bool)
         images = torch.full((len(wanted), *self._shape), float("nan"))
         for i in self._unlike(wanted, came):
             images[i] = came[i].values

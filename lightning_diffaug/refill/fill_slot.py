@@ -182,7 +182,8 @@ def _pass(
     if wrong_shape:
         return _Pass(rows, wanted, seeds, {}, {}, [Judged(wrong_shape) for _ in rows])
     before = {name: torch.stack([held[row][name] for row in sorted(held)]) for name in samples} if held else None
-    judged = judge(samples, wanted, recipe.gates, len(rows), before)
+    objected = getattr(recipe.generator, "objected", None)
+    judged = judge(samples, wanted, recipe.gates, len(rows), before, objected)
     return _Pass(rows, wanted, seeds, samples, given, judged)
 
 

@@ -233,7 +233,7 @@ def test_each_step_shows_progress(make: Make) -> None:
 # Rejection ------------------------------------------------------------------------------------------------
 
 
-def test_what_the_safety_checker_objects_to_is_not_finite(tiny_pipeline: Path, tmp_path: Path, make: Make) -> None:  # noqa: F811
+def test_what_the_safety_checker_objects_to_is_counted_as_that(tiny_pipeline: Path, tmp_path: Path, make: Make) -> None:  # noqa: F811
     folder = tiny.with_safety_checker(tiny_pipeline, tmp_path / "checked", few(make(), *range(10)))
     checked, free = (
         few(make(model=str(folder)), *range(10)),
@@ -250,10 +250,11 @@ def test_what_the_safety_checker_objects_to_is_not_finite(tiny_pipeline: Path, t
     recipe = Recipe(planner, make(model=str(folder)), (Finite(), InRange()), tiny.spec(3, 16, 16), 12, attempts=1)
     shard = fill_slot(0, recipe)
     assert 2 <= shard.n <= 10
-    assert len(shard.rejected) == 12 - shard.n == sum(shard.made["rejections"].values())
+    assert shard.made["rejections"] == {"safety": 12 - shard.n}
+    assert {row["reason"] for row in shard.rejected} == {"safety"}
     again = fill_slot(0, dataclasses.replace(recipe, attempts=6))
     assert shard.n < again.n <= 12, "what was rejected is made again with other seeds"
-    assert sum(again.made["rejections"].values()) == again.made["generated"] - again.n
+    assert again.made["rejections"] == {"safety": again.made["generated"] - again.n}
 
 
 # Names and settings ---------------------------------------------------------------------------------------

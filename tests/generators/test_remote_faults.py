@@ -185,7 +185,9 @@ def test_a_content_that_the_server_refuses_is_left_out_without_a_retry(
 ) -> None:
     refusal = said({"error": {"code": "content_policy_violation", "message": "your prompt"}}, 400)
     server.script = lambda number, body: refusal if body["seed"] in (1, 2) else None
-    assert missing(ask(make(), 4)) == [1, 2]
+    generator = make()
+    assert missing(ask(generator, 4)) == [1, 2]
+    assert generator.objected.tolist() == [False, True, True, False]
     assert len(server.asked) == 4
     assert "2 of 4 images were refused for their content" in caplog.text
     server.always(refusal)

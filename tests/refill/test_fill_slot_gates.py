@@ -14,6 +14,7 @@ from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.conditions.feedback import Feedback
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Finite, NotCopy, Verdict
+from lightning_diffaug.generators.composed import ComposedGenerator
 from lightning_diffaug.refill.fill_slot import Recipe, fill_slot, row_seed
 from lightning_diffaug.snapshot import Snapshot
 
@@ -198,3 +199,39 @@ def test_a_slots_content_does_not_depend_on_what_was_made_before() -> None:
     assert upwards == downwards
     assert fill_slot(2, one).content == upwards[2]
     assert "copy" in fill_slot(2, one).made["rejections"]
+
+
+class Objecting:
+    """A generator with a safety checker of its own, which objects to bright samples and blanks them."""
+
+    objected: Tensor | None = None
+
+    def generate(self, condition: Mapping[str, Any], seeds: list[int]) -> Tensor:
+        made = drawn(condition, seeds)
+        self.objected = _mean(made) + 0.5 * condition["label"] > 0.25
+        made[self.objected] = float("nan")
+        return made
+
+
+def test_what_a_generators_own_safety_checker_objects_to_is_counted_as_that_and_no_gate_sees_it() -> None:
+    seen: list[Tensor] = []
+
+    class Sees(Bright):
+        def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Verdict:
+            seen.append(samples["image"])
+            return super().__call__(samples, condition)
+
+    shard = fill_slot(3, _recipe(Sees(-1.0), generator=Objecting(), attempts=1))
+    expected = {
+        row
+        for row, label in enumerate(QuotaPlanner([2, 1, 1]).plan(3, ROWS)["label"].tolist())
+        if float(_mean(_made(3, row, 0, label))) + 0.5 * label > 0.25
+    }
+    assert {one["row"] for one in shard.rejected} == expected
+    assert 0 < len(expected) < ROWS
+    assert shard.made["rejections"] == {"safety": len(expected)}
+    assert seen[0].isfinite().all()
+    composed = ComposedGenerator(Objecting(), kept_halves=[], fractal_weight=0.5)
+    composed.bind(SPEC, ("a", "b", "c"))
+    around = fill_slot(3, _recipe(Finite(), generator=composed, attempts=1))
+    assert around.made["rejections"] == {"safety": len(expected)}
