@@ -33,6 +33,10 @@ class RightClass:
         margin: Least distance to the probability of the best other class, in [0, 1]; 0 asks for none.
         top_k: Among how many best classes it has to be. Above 1, lower `confidence` too: a class of probability 0.5 is
             always the first.
+        candidates: Made for each row. Of those that every gate lets pass the one is kept of which the classifier is
+            least sure, by the entropy of its prediction: of its class, and new (the class-maintained information of
+            Zhang et al. 2023, "Expanding Small-Scale Datasets with Guided Imagination", arXiv 2211.13976). 1: none is
+            chosen.
         model: Import path of a module of one's own: images → logits (n, C); None: a classifier is fitted.
         args: Arguments that `model` is made with.
         weights: .safetensors file with the state dict of `model`.
@@ -55,6 +59,7 @@ class RightClass:
         confidence: float = 0.5,
         margin: float = 0.0,
         top_k: int = 1,
+        candidates: int = 1,
         model: Any = None,
         args: Mapping[str, Any] | None = None,
         weights: str | None = None,
@@ -71,8 +76,9 @@ class RightClass:
                 raise ConfigurationError(
                     f"{_KEY}.{name}={value!r} is not in [0, 1]: it is a probability. Set {_KEY}.{name} to e.g. 0.5."
                 )
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ConfigurationError(f"{_KEY}.top_k={top_k!r} is no whole number above 0. Set {_KEY}.top_k to 1.")
+        for name, value in (("top_k", top_k), ("candidates", candidates)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{_KEY}.{name}={value!r} is no whole number above 0. Set {_KEY}.{name} to 1.")
         if model is None and any(value is not None for value in (args, weights, size, mean, std)):
             raise ConfigurationError(
                 f"{_KEY}.args, weights, size, mean and std are of a model of one's own, and {_KEY}.model is not set. "
@@ -81,6 +87,7 @@ class RightClass:
         if model is not None and fit is not None:
             raise ConfigurationError(f"{_KEY}.model is not fitted, so {_KEY}.fit has no effect. Leave one of them out.")
         self._confidence, self._margin, self._top_k = confidence, margin, top_k
+        self.candidates = candidates
         self._field, self._labels, self._device = field, labels, device
         self._form: dict[str, Any] = {"weights": weights, "size": size, "mean": mean, "std": std}
         self._fit = fit
@@ -91,6 +98,7 @@ class RightClass:
         """The constructor's arguments."""
         return {
             "confidence": self._confidence, "margin": self._margin, "top_k": self._top_k,
+            "candidates": self.candidates,
             "model": None if self._given is None else self._given.path,
             "args": None if self._given is None else self._given.args, **self._form,
             "field": self._field, "labels": self._labels, "fit": self._fit, "device": self._device,
@@ -132,6 +140,13 @@ class RightClass:
         if self._margin > 0:
             passed &= margin >= self._margin
         return Verdict(passed, {"class_probability": probability, "class_margin": margin})
+
+    def rank(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
+        """How unsure the classifier is of each row, in nats: entropy over the classes; of several labels, their sum."""
+        logits = self._logits(samples[compared_field(samples, self._field)])
+        if torch.as_tensor(condition[self._labels]).ndim == 1:
+            return torch.distributions.Categorical(logits=logits).entropy()
+        return torch.distributions.Bernoulli(logits=logits).entropy().sum(1)
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._given(x).float() if self._given is not None else self._classifier.logits(x)

@@ -14,10 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates import RightClass, judge
+from lightning_diffaug.gates.chain import ranking
 from lightning_diffaug.gates.classifier_fit import FittedClassifier, best_temperature
 from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
@@ -67,6 +70,45 @@ def test_more_of_the_best_classes_let_more_pass(fitted: Path) -> None:
     x = functional.avg_pool2d(x, 3, 1, 1)
     shares = [_share(_gate(fitted, confidence=0.0, top_k=k), x, labels) for k in (1, 2, 10)]
     assert shares[0] < shares[1] < shares[2] == 1.0
+
+
+class Blurred:
+    """Real digits of the class that is asked for, some of them blurred, by the seed."""
+
+    def generate(self, condition: Any, seeds: Any) -> Tensor:
+        x, labels = honest()
+        blurred = torch.stack((x, functional.avg_pool2d(x, 3, 1, 1)))
+        own = [torch.nonzero(labels == label)[:, 0] for label in condition["label"]]
+        return torch.stack([blurred[seed % 2, rows[seed % len(rows)]] for rows, seed in zip(own, seeds, strict=True)])
+
+
+def test_of_several_candidates_of_the_class_the_one_is_kept_that_it_is_least_sure_of(fitted: Path) -> None:
+    entropies = {}
+    for candidates in (1, 4):
+        gate = _gate(fitted, confidence=0.0, candidates=candidates)
+        assert gate.fitted is not None
+        recipe = Recipe(QuotaPlanner([1.0] * 10), Blurred(), (gate,), training().spec, slot_size=40)
+        shard = fill_slot(0, recipe)
+        assert shard.n == 40
+        labels = shard.fields["label"]
+        assert ranking((gate,)) is (None if candidates == 1 else gate)
+        unit = training().spec["image"].to_unit(shard.fields["image"])
+        logits = gate.fitted.logits(unit)
+        assert torch.equal(logits.argmax(1), labels), "of its class"
+        entropies[candidates] = -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+        rank = gate.rank({"image": unit}, {"label": labels})
+        torch.testing.assert_close(rank, entropies[candidates], atol=1e-5, rtol=1e-4)
+    assert entropies[4].mean() > 1.3 * entropies[1].mean()
+
+
+def test_of_several_labels_the_entropies_add_up(fitted: Path) -> None:
+    gate, (x, labels) = _gate(fitted), honest(n=8)
+    assert gate.fitted is not None
+    logits = gate.fitted.logits(x)
+    p = logits.sigmoid()
+    wanted = -(p * functional.logsigmoid(logits) + (1 - p) * functional.logsigmoid(-logits)).sum(1)
+    several = functional.one_hot(labels, 10)
+    torch.testing.assert_close(gate.rank({"image": x}, {"label": several}), wanted, atol=1e-4, rtol=1e-3)
 
 
 def test_probability_and_margin_are_those_of_the_classifier(fitted: Path) -> None:
@@ -268,6 +310,7 @@ def test_a_gate_is_made_again_by_its_name(tmp_path: Path) -> None:
         ({"confidence": 1.5}, r"gates\.class\.confidence"),
         ({"margin": -0.1}, r"gates\.class\.margin"),
         ({"top_k": 0}, r"gates\.class\.top_k"),
+        ({"candidates": 0}, r"gates\.class\.candidates"),
         ({"weights": "w.safetensors"}, r"gates\.class\.model is not set"),
         ({"model": "gate_models.Quadrants", "fit": {}}, r"gates\.class\.fit"),
         ({"model": "gate_models.Quadrants", "weights": "w.pt"}, r"gates\.class\.weights.*safetensors"),
