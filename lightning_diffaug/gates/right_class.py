@@ -144,9 +144,10 @@ class RightClass:
     def rank(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """How unsure the classifier is of each row, in nats: entropy over the classes; of several labels, their sum."""
         logits = self._logits(samples[compared_field(samples, self._field)])
-        if torch.as_tensor(condition[self._labels]).ndim == 1:
-            return torch.distributions.Categorical(logits=logits).entropy()
-        return torch.distributions.Bernoulli(logits=logits).entropy().sum(1)
+        several = torch.as_tensor(condition[self._labels]).ndim > 1
+        p = logits.sigmoid() if several else logits.softmax(1)
+        entropy: Tensor = torch.special.entr(torch.cat((p, 1.0 - p), 1) if several else p).sum(1)
+        return entropy
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._given(x).float() if self._given is not None else self._classifier.logits(x)
