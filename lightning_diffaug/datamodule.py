@@ -10,13 +10,17 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
+from lightning_diffaug.audit import AUDITED, audit, nothing_used, says_contamination
 from lightning_diffaug.callbacks import MixMonitor
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.callback import LearnerFeedback
 from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.figures import mix_figures
+from lightning_diffaug.gates.choice import chosen_gates
+from lightning_diffaug.held_out import all_held_out
 from lightning_diffaug.mixing import as_schedule
 from lightning_diffaug.mixing.sampler import MixSettings
+from lightning_diffaug.naming import build
 from lightning_diffaug.paths import default_cache_dir
 from lightning_diffaug.pool import SyntheticPool, capacity_slots
 from lightning_diffaug.ranks import Ranks
@@ -24,6 +28,8 @@ from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.protocol import WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.run import MixRun
+from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.spec import FieldSpec
 from lightning_diffaug.start import PoolSettings, start_run
 
 log = logging.getLogger(__name__)
@@ -128,8 +134,8 @@ class DiffAugDataModule(LightningDataModule):
         planner: Any = "auto",
         text: Any = None,
         gates: Mapping[str, Any] | Sequence[Any] | None = None,
-        feedback: Mapping[str, Any] | FeedbackSettings | None = None,
         keep_rejected: int = 0,
+        feedback: Mapping[str, Any] | FeedbackSettings | None = None,
         synthetic_transform: Callable[[Any], Any] | None = None,
         augment_synthetic: bool = True,
         raw: Any = None,
@@ -193,9 +199,9 @@ class DiffAugDataModule(LightningDataModule):
             when_short=when_short,
             wait_timeout=wait_timeout,
             capacity=capacity,
-            keep_rejected=keep_rejected,
             pool_seed=pool_seed,
             cache_dir=Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir(),
+            keep_rejected=keep_rejected,
             feedback=FeedbackSettings.of(feedback),
         )
         self._about_data: dict[str, Any] = {
@@ -253,7 +259,9 @@ class DiffAugDataModule(LightningDataModule):
             _check_trainer(self.trainer)
             self._data = RealTraining.of(self.real, **self._about_data)
             ranks = Ranks.of(self.trainer)
-            self._run = start_run(self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state)
+            self._run = start_run(
+                self._pool_settings, self.settings, self._data, ranks, self.trainer, self._state, self._held_out
+            )
             self._state = None  # it is the run's now: a later fit starts anew, or loads its own
             self._loader = self._data.loader(self._run)
         return self._loader
@@ -301,6 +309,40 @@ class DiffAugDataModule(LightningDataModule):
     def figures(self) -> dict[str, float]:
         """The mix's figures so far, as logged: ``mix/…``, ``pool/…``, ``generator/…``, ``train/wait_seconds``."""
         return mix_figures(self._run, self.settings, self.class_names)
+
+    def audit(self, samples: int = 2048) -> dict[str, float]:
+        """Counts, after training, near-copies among the pooled samples that the run's windows held.
+
+        It reads validation and test data, with their transform off; nothing that is trained on follows from it. On the
+        rank that decides (0); elsewhere nothing is looked at.
+
+        Args:
+            samples: How many pooled samples are looked at, spread over the slots.
+
+        Returns:
+            ``pool/audited``, ``pool/near_duplicates``, ``pool/near_copies_train``, ``…_val`` and ``…_test``, as
+            `lightning_diffaug.audit.audit` says, and ``gates/contamination`` (1 where a gate had compared with
+            validation and test data).
+
+        Raises:
+            RuntimeError: Training is under way.
+        """
+        if self.trainer is not None and self.trainer.training:
+            raise RuntimeError("audit() reads validation and test data, so it is for the time after training.")
+        chosen = [] if self._never_synthetic else chosen_gates(self._pool_settings.gates)
+        gates = [build(gate, "gates") if isinstance(gate, Mapping) else gate for gate in chosen]
+        figures = nothing_used() | says_contamination(gates)
+        run, data, pool = self._run, self._data, self.pool
+        if run is None or data is None or pool is None or not run.progress.synthetic:
+            return figures
+        if not pool.folder.is_dir():
+            log.warning("what the pool repeats is not counted: it went with the run (a generator without a name).")
+            return says_contamination(gates) | {AUDITED: 0.0}
+        return audit(pool, run.slots_used, data, self.real, gates, samples) | says_contamination(gates)
+
+    def _held_out(self, field: FieldSpec) -> Snapshot:
+        limit: int = self._about_data["snapshot_limit"]
+        return all_held_out(self.real, field, limit)
 
     def warn_of_many_uses(self) -> None:
         """Says once for each class when its pooled samples are used far more often than `reuse` intends."""

@@ -165,7 +165,7 @@ def _run(cfg: DictConfig) -> dict[str, float]:
         )  # fmt: skip
     steps = parts.trainer.global_step
     (tested,) = parts.trainer.test(parts.model, parts.data, verbose=False)
-    figures = {**tested, **parts.data.figures(), "train/steps": float(steps)}
+    figures = {**tested, **parts.data.figures(), **parts.data.audit(), "train/steps": float(steps)}
     if parts.trainer.is_global_zero:
         write_metrics(figures, folder)
         draw_samples(parts.data, folder / "samples.png")

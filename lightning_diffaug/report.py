@@ -38,6 +38,11 @@ _TABLE = (
     ("  of them while training", "pool/generated_while_training", "{:.0f}"),
     ("  admitted", "pool/admitted", "{:.0f}"),
     ("  rejected", "pool/rejected", "{:.0f}"),
+    ("pooled samples looked at afterwards", "pool/audited", "{:.0f}"),
+    ("  near-duplicates of another", "pool/near_duplicates", "{:.0f}"),
+    ("  near-copies of training samples", "pool/near_copies_train", "{:.0f}"),
+    ("  near-copies of validation samples", "pool/near_copies_val", "{:.0f}"),
+    ("  near-copies of test samples", "pool/near_copies_test", "{:.0f}"),
     ("seconds of generation", "generator/seconds", "{:.1f}"),
     ("seconds of the generator's fit", "generator/fit_seconds", "{:.1f}"),
     ("seconds that training waited", "train/wait_seconds", "{:.1f}"),
@@ -94,6 +99,8 @@ def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = 
     elif shares:
         lines.append("synthetic share of each class's draws:")
         lines += textwrap.wrap(", ".join(shares), 76, initial_indent="  ", subsequent_indent="  ")
+    if figures.get("gates/contamination"):
+        lines.append("gates.contamination was on: validation and test images had a say in what was trained on")
     if pool is not None:
         lines.append(f"pool of synthetic samples (diffaug pool info): {pool}")
     print("\n" + "\n".join(lines) + f"\nwritten to {folder}")

@@ -245,6 +245,12 @@ class MixRun:
         return [] if self._epoch is None else self._epoch.window.slots
 
     @property
+    def slots_used(self) -> list[int]:
+        """Slots of the windows that the schedule has asked for so far; by it, so that a resume changes none."""
+        epochs = range(0 if self.epoch is None else self.epoch + 1)
+        return sorted({slot for epoch in epochs for slot in self._sampler.slots(epoch)})
+
+    @property
     def window_by_class(self) -> list[int]:
         """Rows of each class in the window that was frozen last; [] before the first."""
         return [] if self._epoch is None else [len(rows) for rows in self._epoch.rows.by_class]

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.gates.choice import chosen_gates
+from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
 from lightning_diffaug.naming import build, name_of
@@ -40,6 +41,8 @@ from lightning_diffaug.refill.protocol import Refill, WhenShort
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import WindowSupply
 from lightning_diffaug.run import MixRun
+from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.spec import FieldSpec
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,7 @@ def start_run(
     ranks: Ranks,
     trainer: Any,
     state: dict[str, Any] | None,
+    held_out: Callable[[FieldSpec], Snapshot],
 ) -> MixRun:
     """Puts a run together. Its refill process starts with the first batch, on each node's leading rank.
 
@@ -103,6 +107,7 @@ def start_run(
         ranks: This process among the ranks.
         trainer: The Trainer, or None.
         state: `MixRun.state` of the run that is resumed, or None.
+        held_out: Reads a field of the validation and test data; called where a gate compares with them.
 
     Raises:
         ConfigurationError: Settings do not fit the data.
@@ -122,7 +127,7 @@ def start_run(
         _check_feedback(pool, mix)
         private = (state or {}).get("private") or run_id
     if ranks.leads_node and not never:
-        refill = _refill(pool, mix, data, run_id, ranks, private)
+        refill = _refill(pool, mix, data, run_id, ranks, private, held_out)
         if ranks.leads:
             resumed: dict[str, Any] = {"last_complete": [], "window": {"slots": []}} if state is None else state
             supply = WindowSupply(
@@ -195,7 +200,13 @@ def _say_what_gives(sampler: MixSampler) -> None:
 
 
 def _refill(
-    pool: PoolSettings, mix: MixSettings, data: RealTraining, run_id: str, ranks: Ranks, private: str | None
+    pool: PoolSettings,
+    mix: MixSettings,
+    data: RealTraining,
+    run_id: str,
+    ranks: Ranks,
+    private: str | None,
+    held_out: Callable[[FieldSpec], Snapshot],
 ) -> Refill:
     _remove_left_behind(pool.cache_dir)
     settings, devices = pool.refill, ranks.gpus
@@ -218,6 +229,10 @@ def _refill(
     snapshot = None
     if (fits or any(reads_data(part) for part in readers)) and (snapshot := data.snapshot()) is None:
         raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)
+    contamination = next((gate for gate in readers[1:] if hasattr(gate, "bind_held_out")), None)
+    unseen = None
+    if contamination is not None:
+        unseen = held_out(data.spec[compared_field(data.spec, getattr(contamination, "field", None))])
     run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
     job = Job(
         generator=named or _LIVE_OBJECT,
@@ -243,6 +258,8 @@ def _refill(
         private=private,
         min_acceptance=settings.min_acceptance,
         keep_rejected=pool.keep_rejected,
+        held_out=None if unseen is None else str(unseen.save(pool.cache_dir / "snapshots")),
+        held_out_hash=None if unseen is None else unseen.hash,
     )
     if settings.mode == "none":
         return NoRefill(job, generator)

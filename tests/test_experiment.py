@@ -43,6 +43,11 @@ def test_a_run_says_what_it_did_and_a_finished_one_that_nothing_was_left(
     assert "0.0000" in row
     assert "not what was asked for" in row
     assert "nothing was left" not in caplog.text
+    audited = {"pool/audited", "pool/near_duplicates", *(f"pool/near_copies_{of}" for of in ("train", "val", "test"))}
+    assert {key: figures[key] for key in audited} == dict.fromkeys(audited, 0.0), "nothing was drawn from the pool"
+    assert figures["gates/contamination"] == 0
+    assert "near-copies of test samples" in table
+    assert "gates.contamination was on" not in table
 
     checkpoint = tmp_path / "first" / "checkpoints" / "last.ckpt"
     again = run(_config(tmp_path / "second", f"ckpt_path={checkpoint}"))
@@ -102,3 +107,12 @@ def test_what_is_not_there_is_named_by_its_key_before_anything_runs(override: st
     with pytest.raises(ConfigurationError, match=text):
         build(_config(tmp_path, override))
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_run_whose_gate_read_validation_and_test_data_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(_config(tmp_path, "gates.contamination=true"))
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["gates/contamination"] == 1
+    assert "gates.contamination was on: validation and test images had a say" in capsys.readouterr().out

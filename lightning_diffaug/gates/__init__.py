@@ -3,11 +3,12 @@
 from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
 from lightning_diffaug.gates.caption import CaptionAgreement
 from lightning_diffaug.gates.chain import Gate, Judged, Verdict, judge, ranking
+from lightning_diffaug.gates.contamination import NotHeldOut
 from lightning_diffaug.gates.copies import NotCopy, Unique
 from lightning_diffaug.gates.right_class import RightClass
 from lightning_diffaug.gates.safety import Safety
 
 __all__ = [
-    "CaptionAgreement", "Finite", "Gate", "InRange", "Judged", "NotBlank", "NotCopy", "RightClass", "Safety", "Unique",
-    "Verdict", "judge", "ranking",
+    "CaptionAgreement", "Finite", "Gate", "InRange", "Judged", "NotBlank", "NotCopy", "NotHeldOut", "RightClass",
+    "Safety", "Unique", "Verdict", "judge", "ranking",
 ]  # fmt: skip

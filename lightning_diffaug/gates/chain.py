@@ -35,7 +35,8 @@ class Gate(Protocol):
     A gate may have further methods:
 
     - ``bind(snapshot)``: learns the real training data, whose hash is then part of the pool's name.
-    - ``bind_held_out(snapshot)``: is also given the validation and test data, and the run says so.
+    - ``bind_held_out(snapshot)``, beside ``bind``: is also given a field of the validation and test data (the one that
+      its attribute ``field`` names, else the image), and the run says so.
     - ``fit_key()``, ``fit(snapshot, folder, progress)`` and ``load(folder)``: has weights, which are fitted once and
       kept as those of a generator. An attribute ``fitted`` may hold another object that has these methods; equal ones
       of several gates are fitted once.

@@ -9,6 +9,7 @@ from typing import Any
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
 from lightning_diffaug.gates.caption import CaptionAgreement
+from lightning_diffaug.gates.contamination import NotHeldOut
 from lightning_diffaug.gates.copies import NotCopy, Unique
 from lightning_diffaug.gates.hard import Hard
 from lightning_diffaug.gates.right_class import RightClass
@@ -23,6 +24,7 @@ GATES: dict[str, type[Any]] = {
     "copy": NotCopy,
     "class": RightClass,
     "caption": CaptionAgreement,
+    "contamination": NotHeldOut,
     "duplicate": Unique,
     "hard": Hard,
 }

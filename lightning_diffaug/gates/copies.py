@@ -121,7 +121,8 @@ class Unique:
     def __init__(self, ratio: float = 0.2, field: str | None = None) -> None:
         self.ratio = check_ratio(ratio, self.name)
         self.field = field
-        self._bound = 0.0
+        self.bound = 0.0
+        """Root mean square difference up to which two samples are nearly equal."""
 
     def bind(self, snapshot: Snapshot) -> None:
         """Learns how far real neighbours are apart."""
@@ -130,7 +131,7 @@ class Unique:
         real = Neighbours(snapshot.unit(name), shift=0, mirror=False)
         usual = real.own(some, partial(snapshot.unit, name))
         usual = usual[usual.isfinite()]
-        self._bound = self.ratio * float(usual.median()) if len(usual) else 0.0
+        self.bound = self.ratio * float(usual.median()) if len(usual) else 0.0
 
     def __call__(
         self,
@@ -143,7 +144,7 @@ class Unique:
         x, before = samples[name].flatten(1), 0
         if admitted and len(admitted[name]):
             x, before = torch.cat((admitted[name].flatten(1), x)), len(admitted[name])
-        near = torch.cdist(x, x) / x.shape[1] ** 0.5 <= max(self._bound, 1e-6)
+        near = torch.cdist(x, x) / x.shape[1] ** 0.5 <= max(self.bound, 1e-6)
         alone = torch.ones(len(x), dtype=torch.bool)
         for row in range(before, len(x)):  # a rejected row is no reason to reject another
             alone[row] = not bool((near[row, :row] & alone[:row]).any())

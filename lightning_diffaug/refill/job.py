@@ -56,6 +56,8 @@ class Job:
         class_names: Class names in order; [] when unlabelled.
         snapshot: File of the training snapshot, or None where nothing needs it.
         snapshot_hash: Its hash.
+        held_out: File of a snapshot of the validation and test data, for a gate that asks for them; else None.
+        held_out_hash: Its hash.
         slot_size: Rows a slot.
         pool_seed: Seed of the pool.
         attempts: Attempts a row.
@@ -96,6 +98,8 @@ class Job:
     capacity: int | None = None
     min_acceptance: float = 0.05
     keep_rejected: int = 0
+    held_out: str | None = None
+    held_out_hash: str | None = None
     private: str | None = None
 
     def write(self, path: Path) -> Path:
@@ -168,7 +172,7 @@ class Job:
             "source": source_digest(name),
             "snapshot": self.snapshot_hash if hasattr(part, "bind") else None,
             "model": model_key() if callable(model_key) else None,
-        }
+        } | ({"held_out": self.held_out_hash} if hasattr(part, "bind_held_out") else {})
 
     def create_pool(
         self, generator: Any, weights: str | None, gate_weights: Sequence[str | None] = ()
@@ -247,6 +251,8 @@ class Job:
         snapshot = self.load_snapshot() if readers else None
         for reader in readers:
             reader.bind(snapshot)
+            if hasattr(reader, "bind_held_out") and self.held_out is not None:
+                reader.bind_held_out(Snapshot.load(Path(self.held_out)))
         reader = None if pool is None or self.private is None else PlanReader(pool.folder)
         return Recipe(
             planner=planner,
