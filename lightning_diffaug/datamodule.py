@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from lightning_diffaug.audit import AUDITED, audit, nothing_used, says_contamination
 from lightning_diffaug.callbacks import MixMonitor
+from lightning_diffaug.conditions.real_guided_settings import RealGuided
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.callback import LearnerFeedback
 from lightning_diffaug.feedback.settings import FeedbackSettings
@@ -83,6 +84,10 @@ class DiffAugDataModule(LightningDataModule):
             sample: ``"field"`` names the vector of ones and zeros.
         text: Prompts of the rows, which generators read and provenance keeps: one or more templates, or a mapping of
             `TextSettings`; None: the generator's own. A string of the sample that `fields` calls ``"caption"`` is it.
+        real_guided: Which real samples are varied where the generator starts from some: a mapping of `RealGuided`.
+        soft_labels: Whether training batches have float32 (C,) probabilities in the place of each label: of a synthetic
+            sample those that its planner made (``real_guided`` with a ``gamma``), else 1 at its class. For the mix a
+            sample counts for its class. Where the wrapped module's own loader is used, labels are its own.
         gates: What may enter the pool. None: the gates against what is wrong (finite, in range, not blank, no copy of a
             training sample, no duplicate in its slot). A mapping changes these by name, as `gates.choice.chosen_gates`
             says; a list is all there is, in order.
@@ -133,6 +138,8 @@ class DiffAugDataModule(LightningDataModule):
         refill: Any = "local",
         planner: Any = "auto",
         text: Any = None,
+        real_guided: Mapping[str, Any] | RealGuided | None = None,
+        soft_labels: bool = False,
         gates: Mapping[str, Any] | Sequence[Any] | None = None,
         keep_rejected: int = 0,
         feedback: Mapping[str, Any] | FeedbackSettings | None = None,
@@ -194,6 +201,7 @@ class DiffAugDataModule(LightningDataModule):
             generator=generator,
             planner=planner,
             text=text,
+            real_guided=RealGuided.of(real_guided),
             gates=gates,
             refill=RefillSettings.of(refill),
             when_short=when_short,
@@ -212,6 +220,7 @@ class DiffAugDataModule(LightningDataModule):
             "synthetic_transform": synthetic_transform,
             "augment_synthetic": augment_synthetic,
             "return_source": return_source,
+            "soft_labels": soft_labels,
             "epoch_length": epoch_length,
             "value_range": image_range,
             "snapshot_limit": snapshot_limit,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lightning_diffaug.conditions import QuotaPlanner, RealGuidedPlanner
 from lightning_diffaug.conditions.multilabel import label_sets, rows_for
 from lightning_diffaug.conditions.quotas import FIELD, is_rule, rule_quotas
+from lightning_diffaug.conditions.real_guided_settings import RealGuided
 from lightning_diffaug.conditions.text import TextPlanner
 from lightning_diffaug.conditions.text_settings import TextSettings
 from lightning_diffaug.errors import ConfigurationError
@@ -22,13 +23,20 @@ from lightning_diffaug.spec import LABEL
 
 
 def named_planner(
-    planner: Any, text: Any, mix: MixSettings, data: RealTraining, generator: Any, seed: int
+    planner: Any,
+    text: Any,
+    real_guided: RealGuided,
+    mix: MixSettings,
+    data: RealTraining,
+    generator: Any,
+    seed: int,
 ) -> dict[str, Any]:
     """The planner that the settings ask for, by its name.
 
     Args:
         planner: As `DiffAugDataModule` says.
         text: As `DiffAugDataModule` says.
+        real_guided: Which real samples are varied.
         mix: How real and synthetic are mixed; its allocation is what ``"auto"`` follows.
         data: The real training data.
         generator: The generator, which may say what it starts from and is given.
@@ -39,7 +47,14 @@ def named_planner(
     """
     own = not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner)
     field = None if own else labels_field(planner, data, generator)
-    made: Any = planner if own else _planner(planner, field, mix, data, generator, seed)
+    made: Any = planner if own else _planner(planner, field, real_guided, mix, data, generator, seed)
+    if real_guided != RealGuided() and not isinstance(made, RealGuidedPlanner):
+        name = next(name for name, value in vars(real_guided).items() if value != getattr(RealGuided(), name))
+        raise ConfigurationError(
+            f"data.real_guided.{name}={getattr(real_guided, name)} says which real samples are varied, and "
+            + ("data.planner is an object that decides all" if own else "the generator starts from none")
+            + ". Set generator.source=image (a pipeline: generator.task=image-to-image), or leave it out."
+        )
     if text is not None:
         made = _with_text(made, TextSettings.of(text), field, data, generator, seed)
     elif data.spec.texts and not own:
@@ -77,6 +92,7 @@ def labels_field(planner: str | Mapping[Any, Any], data: RealTraining, generator
 def _planner(
     planner: str | Mapping[Any, Any],
     field: str | None,
+    real_guided: RealGuided,
     mix: MixSettings,
     data: RealTraining,
     generator: Any,
@@ -92,8 +108,10 @@ def _planner(
     given, derived = list(getattr(generator, "given", ())), getattr(generator, "derived", {})
     given += [field] if field is not None and field not in given else []
     if given or derived or source in RealGuidedPlanner.SOURCES[1:]:
-        repaint = getattr(generator, "repaint", None)
-        return RealGuidedPlanner(shares, source or "noise", repaint, seed, given, derived, **labels)
+        source, repaint = source or "noise", getattr(generator, "repaint", None)
+        strength = None if source == "noise" else getattr(generator, "strength", None)
+        how = {"strength": strength, **vars(real_guided), **labels}
+        return RealGuidedPlanner(shares, source, repaint, seed, given, derived, **how)
     return QuotaPlanner(shares)
 
 

@@ -22,6 +22,7 @@ from lightning_diffaug.probing import signature, spread
 from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe, value_range
 from lightning_diffaug.snapshot import Snapshot
+from lightning_diffaug.soft_labels import SoftLabels
 from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
 from lightning_diffaug.wrapping import (
     LoaderFacts,
@@ -52,6 +53,7 @@ class RealTraining:
         adapter: Turns pooled rows into samples.
         synthetic_transform: What pooled samples go through; None for nothing.
         return_source: Whether batches say what is synthetic.
+        soft_labels: Makes probabilities of labels; None: labels stay as they are.
         length: Samples an epoch.
         is_stream: Whether real samples come from an IterableDataset.
         snapshot_limit: Bytes up to which a snapshot copies the data.
@@ -67,6 +69,7 @@ class RealTraining:
     adapter: SampleAdapter
     synthetic_transform: Callable[[Any], Any] | None
     return_source: bool
+    soft_labels: SoftLabels | None
     length: int
     is_stream: bool
     snapshot_limit: int
@@ -83,6 +86,7 @@ class RealTraining:
         synthetic_transform: Callable[[Any], Any] | None,
         augment_synthetic: bool,
         return_source: bool,
+        soft_labels: bool,
         epoch_length: int | None,
         value_range: tuple[float, float] | None,
         snapshot_limit: int,
@@ -129,9 +133,10 @@ class RealTraining:
             number = {value: i for i, value in enumerate(distinct)}
             index = np.array([number[value] for value in values], dtype=np.int64)
         names = class_names(raw_data, distinct) if raw_data is not None and distinct else []
+        soft = SoftLabels.of(spec, distinct, None if is_stream else index, real_sample) if soft_labels else None
         return cls(
             facts, raw_data, raw_name, spec, tuple(distinct), tuple(names), index, adapter, transform, return_source,
-            length, is_stream, snapshot_limit,
+            soft, length, is_stream, snapshot_limit,
         )  # fmt: skip
 
     @property
@@ -162,6 +167,7 @@ class RealTraining:
             self.synthetic_transform,
             self.facts.collate_fn,
             self.return_source,
+            self.soft_labels,
         )
         if self.is_stream:
             return StreamLoader(self.facts.dataset, dataset, course, self.facts.batch_size, self.facts.options)

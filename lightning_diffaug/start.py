@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_diffaug.conditions.real_guided_settings import RealGuided
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.gates.choice import chosen_gates
@@ -61,6 +62,7 @@ class PoolSettings:
     generator: Any
     planner: Any
     text: Any
+    real_guided: RealGuided
     gates: Any
     refill: RefillSettings
     when_short: WhenShort
@@ -217,7 +219,7 @@ def _refill(
     with untouched_rng():
         if isinstance(generator, Mapping):
             generator = build(name_of(generator))
-        planner = named_planner(pool.planner, pool.text, mix, data, generator, pool.pool_seed)
+        planner = named_planner(pool.planner, pool.text, pool.real_guided, mix, data, generator, pool.pool_seed)
         if settings.mode != "none" and hasattr(generator, "bind"):
             made = made_spec(data.spec, generator, build(planner, "planner"))
             generator.bind(made, tuple(data.class_names))  # what is wrong is said before anything starts

@@ -182,26 +182,26 @@ class SampleTransform:
             image, label = self.of_pair(*sample)
             return type(sample)((image, label))
         if self.of_image is not None:
-            sample = _with_leaf(sample, self.image_path, self.of_image)
+            sample = with_leaf(sample, self.image_path, self.of_image)
         if self.of_label is not None:
-            sample = _with_leaf(sample, self.label_path, self.of_label)
+            sample = with_leaf(sample, self.label_path, self.of_label)
         return sample
 
 
-def _with_leaf(sample: Any, path: str, change: Callable[[Any], Any]) -> Any:
+def with_leaf(sample: Any, path: str, change: Callable[[Any], Any]) -> Any:
     """The sample with one leaf changed; containers on the way are copied."""
     if not path:
         return change(sample)
     name, _, rest = path.partition(".")
     if isinstance(sample, dict):
         key = next(key for key in sample if str(key) == name)
-        return {**sample, key: _with_leaf(sample[key], rest, change)}
+        return {**sample, key: with_leaf(sample[key], rest, change)}
     if isinstance(sample, (tuple, list)):
         items = list(sample)
-        items[int(name)] = _with_leaf(items[int(name)], rest, change)
+        items[int(name)] = with_leaf(items[int(name)], rest, change)
         return type(sample)(*items) if hasattr(sample, "_fields") else type(sample)(items)
     changed = copy.copy(sample)
-    object.__setattr__(changed, name, _with_leaf(getattr(sample, name), rest, change))
+    object.__setattr__(changed, name, with_leaf(getattr(sample, name), rest, change))
     return changed
 
 

@@ -71,3 +71,10 @@ def soft_label(label: Tensor, start_label: Tensor, strength: Tensor, gamma: floa
     both = (functional.one_hot(of, classes) for of in (start_label, label))
     start, end = both
     return ((1.0 - to) * start + to * end).float()
+
+
+def are_probabilities(value: object) -> bool:
+    """Whether these are soft labels: float32 (n, C), of rows that sum to 1."""
+    if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.ndim != 2:
+        return False
+    return bool((value >= 0).all() and ((value.sum(1) - 1).abs() < 1e-3).all())

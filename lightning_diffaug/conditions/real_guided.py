@@ -21,6 +21,7 @@ from lightning_diffaug.conditions.real_guided_settings import SOURCES, RealGuide
 from lightning_diffaug.conditions.repaint import box_mask
 from lightning_diffaug.conditions.strength import STRENGTH, Strengths
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.spec import SOFT_LABEL
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 _WEIGHTS = (0.2, 0.8)  # interpolants nearer to an end are all but copies of it
 _GIVEN, _STRENGTH = -1, -2  # of the choices of a row; 0 is the sample, 1 and 2 the other and the weight, 3 … the box
-
-SOFT_LABEL = "soft_label"
-"""Key of the probabilities of the classes, float32 (n, C)."""
 
 
 class RealGuidedPlanner:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from lightning_diffaug.pool import Segment, open_segment
 from lightning_diffaug.randomness import seeded
 from lightning_diffaug.sample import SampleAdapter
+from lightning_diffaug.soft_labels import SoftLabels, Unused
 from lightning_diffaug.wrapping import SampleTransform
 
 
@@ -71,6 +72,7 @@ class MixedDataset(Dataset[Any]):
         collate_fn: Makes the batch, as the wrapped loader's does.
         return_source: Adds ``is_synthetic`` (bool (n,)), ``slot``, ``row`` and ``real_index`` (int64 (n,), -1 where
             there is none) to the batch.
+        soft_labels: Makes probabilities of labels; None: labels are the user's own.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class MixedDataset(Dataset[Any]):
         synthetic_transform: Callable[[Any], Any] | None,
         collate_fn: Callable[[list[Any]], Any],
         return_source: bool,
+        soft_labels: SoftLabels | None = None,
     ) -> None:
         self._real = real
         self._adapter = adapter
@@ -87,6 +90,8 @@ class MixedDataset(Dataset[Any]):
         self._transform = synthetic_transform if self._changes is None else None
         self._collate = collate_fn
         self._return_source = return_source
+        self._soft_labels = soft_labels
+        self._unused = Unused()
 
     def __getitem__(self, index: BatchIndex) -> Any:
         """Collates the samples that `index` names.
@@ -100,7 +105,10 @@ class MixedDataset(Dataset[Any]):
     def assemble(self, index: BatchIndex, real_samples: Sequence[Any]) -> Any:
         """Collates given real samples, in order, with the pooled ones that `index` names."""
         samples: list[Any] = [None] * len(index)
-        for position, sample in zip(np.flatnonzero(index.real >= 0).tolist(), real_samples, strict=True):
+        positions = np.flatnonzero(index.real >= 0)
+        if self._soft_labels is not None:
+            real_samples = self._soft_labels.of_real(real_samples, index.real[positions].tolist())
+        for position, sample in zip(positions.tolist(), real_samples, strict=True):
             samples[position] = sample
         drawn = [self._draw(index, number) for number in np.unique(index.segment[index.segment >= 0]).tolist()]
         for part in drawn:
@@ -121,11 +129,16 @@ class MixedDataset(Dataset[Any]):
         segment = open_segment(index.segments[number])
         positions = np.flatnonzero(index.segment == number)
         rows = index.row[positions]
+        fields = segment.take(rows)
         samples = self._adapter.samples(
-            segment.take(rows), lambda: segment.origin(rows), self._changes, lambda: segment.strings(rows)
+            fields, lambda: segment.origin(rows), self._changes, lambda: segment.strings(rows)
         )
         if self._transform is not None:
             samples = [self._transform(sample) for sample in samples]
+        if self._soft_labels is not None:
+            samples = self._soft_labels.of_synthetic(samples, fields)
+        else:
+            self._unused.say(fields)
         return Drawn(samples, positions, segment, rows)
 
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from lightning_diffaug.conditions import Planner, take
 from lightning_diffaug.conditions.captions import PROMPT
 from lightning_diffaug.conditions.feedback import Feedback, follow
+from lightning_diffaug.conditions.pairs import are_probabilities
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Gate, Judged, judge, ranking
 from lightning_diffaug.generators.pipeline_load import beating
 from lightning_diffaug.pool import Shard
-from lightning_diffaug.spec import LABEL, SampleSpec
+from lightning_diffaug.spec import LABEL, SOFT_LABEL, SampleSpec
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,8 @@ def _stored(spec: SampleSpec, made: _Pass, i: int) -> dict[str, Tensor]:
     }
     if LABEL in spec:
         fields[LABEL] = torch.as_tensor(made.condition[LABEL][i], dtype=torch.int64)
+    if SOFT_LABEL in made.condition:
+        fields[SOFT_LABEL] = made.condition[SOFT_LABEL][i]
     return fields
 
 
@@ -256,6 +259,11 @@ def _planned(recipe: Recipe, slot: int) -> Mapping[str, Any]:
         raise GeneratorError(
             f"the planner's plan for slot {slot} has neither {missing[0]!r} nor {PROMPT!r}, and the samples have that "
             "text. Set data.text, or give it in the plan(slot, rows)."
+        )
+    if SOFT_LABEL in condition and not are_probabilities(condition[SOFT_LABEL]):
+        raise GeneratorError(
+            f"the planner's plan for slot {slot} has a {SOFT_LABEL!r} that is not float32 (rows, classes), each row "
+            "the probabilities of the classes, of sum 1. Correct its plan(slot, rows), or set data.planner=auto."
         )
     return condition
 
@@ -328,6 +336,8 @@ def _shard(
         for field in spec.tensors
     }
     strings = {field.name: [_text(admitted[row][1], field.name) for row in rows] for field in spec.texts}
+    if rows and SOFT_LABEL in admitted[rows[0]][0]:
+        fields[SOFT_LABEL] = torch.stack([admitted[row][0][SOFT_LABEL] for row in rows])
     made["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     made["versions"] = {name: version(name) for name in ("torch", "diffusers", "lightning")}
     return Shard(

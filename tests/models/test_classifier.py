@@ -230,3 +230,35 @@ def test_model_is_rebuilt_from_its_checkpoint(tmp_path: Path) -> None:
 def test_a_wrong_setting_names_its_key(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         ImageClassifier(**({"num_classes": 4} | settings))
+
+
+SOFT = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.0, 1.0], [0.2, 0.2, 0.6], [0.0, 1.0, 0.0]])
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0])
+def test_soft_labels_weigh_the_loss_of_each_class(tau: float) -> None:
+    settings: dict[str, Any] = {"loss": "logit_adjusted", "logit_adjustment_tau": tau, "class_counts": [8, 2, 90]}
+    model = ImageClassifier(3, width=4, **settings)
+    x = torch.rand(4, 1, 8, 8)
+    log_p = (model(x) + model.logit_adjustment).log_softmax(1)
+    assert model.training_loss(x, SOFT).item() == pytest.approx(-(SOFT * log_p).sum(1).mean().item(), rel=1e-5)
+    hard = torch.tensor([1, 2, 2, 1])
+    assert model.training_loss(x, F.one_hot(hard, 3).float()).item() == pytest.approx(
+        model.training_loss(x, hard).item(), rel=1e-5
+    )
+
+
+def test_mixup_mixes_soft_labels_as_it_mixes_hard_ones() -> None:
+    model = ImageClassifier(3, width=4, mixup_alpha=1.0)
+    assert model.mixup is not None
+    x, hard = torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 2, 0])
+    torch.manual_seed(3)
+    mixed, labels = model.mixup(x, hard)
+    torch.manual_seed(3)
+    again, soft = model.mixup(x, F.one_hot(hard, 3).float())
+    assert torch.equal(mixed, again)
+    torch.testing.assert_close(soft, labels)
+    torch.manual_seed(3)
+    _, soft = model.mixup(x, SOFT)
+    share = float((labels - F.one_hot(hard, 3))[0].abs().max())  # of the sample before
+    torch.testing.assert_close(soft, (1 - share) * SOFT + share * SOFT.roll(1, 0))
