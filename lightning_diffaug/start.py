@@ -84,6 +84,12 @@ class PoolSettings:
                 f"data.keep_rejected={self.keep_rejected!r} is not a whole number from 0: it is how many rejected "
                 "samples of each reason are kept for each slot. Set data.keep_rejected to e.g. 8, or to 0 for none."
             )
+        if self.real_guided.choose == "misclassified" and self.feedback is None:
+            raise ConfigurationError(
+                "data.real_guided.choose=misclassified varies what the learner gets wrong, and nothing asks it. Set "
+                "feedback=classes (with feedback.strength=0 classes keep their quotas), or data.real_guided.choose to "
+                "uniform."
+            )
         if not self.wait_timeout >= 0:
             raise ConfigurationError(
                 f"data.wait_timeout={self.wait_timeout} is below 0: it is how many seconds a window may take. Set "
