@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from lightning_diffaug.pool.plans import Plans
 
 _SUPPORT = Path(__file__).parent / "support"
 
@@ -31,7 +34,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     assert done.returncode == 0, done.stderr[-4000:]
     written = {
         name: [json.loads((root / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
-        for name in ("whole", "resumed")
+        for name in ("whole", "resumed", "feedback")
     }
     left = [
         command
@@ -41,6 +44,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     assert not left, left
     assert not list((root / "cache" / "runs").iterdir())
     assert not list((root / "cache" / "epoch_cache").iterdir())
+    plans = Plans(next((root / "feedback" / "pools").iterdir()))
+    written["plans"] = [{"epoch": plan.epoch, "loss": plans.samples(plan)["loss"].tolist()} for plan in plans.all()]
     return written
 
 
@@ -95,3 +100,13 @@ def test_resumed_ranks_equal_uninterrupted_ones(ranks: dict[str, list[dict[str, 
     for whole, resumed in zip(ranks["whole"], ranks["resumed"], strict=True):
         assert resumed["batches"] == whole["batches"][4:]
         assert resumed["figures"] == pytest.approx(whole["figures"])
+
+
+def test_ranks_ask_the_learner_together_and_agree(ranks: dict[str, list[dict[str, Any]]]) -> None:
+    first, second = ranks["feedback"]
+    assert first["logged"] == second["logged"]
+    assert first["logged"]["feedback/loss_class_1"] > first["logged"]["feedback/loss_class_0"]
+    assert [plan["epoch"] for plan in ranks["plans"]] == [0, 1], "one plan for each epoch, of whichever rank"
+    for plan in ranks["plans"]:
+        assert len(plan["loss"]) == 24
+        assert all(math.isfinite(value) for value in plan["loss"]), "each sample was looked at by one of them"

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import feedback_toys
 import psutil
 import torch
 from lightning.pytorch import Callback
-from training_toys import Images, Noise, RealModule, Recorder, jitter, trainer
+from training_toys import Images, Noise, RealModule, Recorder, jitter, trainer, unnamed
 
 from lightning_diffaug import DiffAugDataModule
 
@@ -60,6 +61,17 @@ def fit(root: Path, name: str, checkpoint: Path | None = None, ckpt_path: Path |
     (root / f"{name}-{run.global_rank}.json").write_text(json.dumps(record))
 
 
+def fit_with_feedback(root: Path) -> None:
+    """The learner is asked by both ranks, a half of the samples each."""
+    mixed = feedback_toys.mixed(root / "feedback", generator=unnamed(feedback_toys.Rows()))
+    learner = feedback_toys.Learner()
+    run = trainer(root, max_epochs=2, strategy="ddp", devices=2, limit_val_batches=0)
+    run.fit(learner, mixed)
+    logged = {key: float(value) for key, value in run.callback_metrics.items() if key.startswith("feedback/")}
+    slots = [batch[2]["slot"].tolist() for batch in learner.seen["train"]]
+    (root / f"feedback-{run.global_rank}.json").write_text(json.dumps({"logged": logged, "slots": slots}))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -67,6 +79,7 @@ def main() -> None:
     checkpoint = root / "middle.ckpt"
     fit(root, "whole", checkpoint)
     fit(root, "resumed", ckpt_path=checkpoint)
+    fit_with_feedback(root)
 
 
 if __name__ == "__main__":
