@@ -55,37 +55,63 @@ OF_CLASS: dict[str, dict[str, float]] = {"class": {}, "class, confidence 0.9": {
 NOISE = 0.05  # standard deviation, of values in [-1, 1]
 
 
+@dataclass(frozen=True)
+class Digits:
+    """The demo's data.
+
+    Attributes:
+        train: The few-shot training part.
+        held_out: Validation and test images.
+        test: Test images of each class, float32 (n, C, H, W) in [-1, 1].
+    """
+
+    train: Snapshot
+    held_out: Snapshot
+    test: list[Tensor]
+
+
+def digits(**settings: Any) -> Digits:
+    """80 training images of common classes, 5 of rare ones, or as the settings of the module say."""
+    splits = DigitsDataModule(**({"shots": 80, "rare_classes": 5, "rare_shots": 5} | settings)).splits
+    train, held_out = (
+        snapshot_of(
+            torch.cat([torch.as_tensor(part.images) for part in parts]), [c for part in parts for c in part.targets]
+        )
+        for parts in ([splits.train], [splits.val, splits.test])
+    )
+    images, labels = held_out.unit("image")[-len(splits.test) :], torch.tensor(splits.test.targets)
+    return Digits(train, held_out, [images[labels == c] for c in range(len(train.class_names))])
+
+
 class PoisonedGenerator:
     """A generator that replaces some of another one's samples; a row's seed says how.
 
     Args:
         generator: Makes the honest samples, of images alone.
-        train: The training data, which copies are of. Each class has some.
-        test: Test images of each class, float32 (n, C, H, W) in [-1, 1].
+        data: What copies are of.
         shares: Kind → share of the rows.
 
     Attributes:
         kinds: What was done to the row of each seed so far.
     """
 
-    def __init__(
-        self, generator: Any, train: Snapshot, test: Sequence[Tensor], shares: Mapping[str, float] = SHARES
-    ) -> None:
-        assert train.labels is not None
-        images = train.unit("image")
-        self._generator, self._test = generator, test
-        self._train = [images[train.labels == c] for c in range(len(train.class_names))]
+    def __init__(self, generator: Any, data: Digits, shares: Mapping[str, float] = SHARES) -> None:
+        assert data.train.labels is not None
+        images = data.train.unit("image")
+        self._generator, self._test = generator, data.test
+        self._train = [images[data.train.labels == c] for c in range(len(data.test))]
         self._names = [*shares, HONEST]
         self._bounds = np.cumsum(list(shares.values()))
         self.kinds: dict[int, str] = {}
 
-    def _kind(self, rng: np.random.Generator) -> str:
-        return self._names[int(np.searchsorted(self._bounds, rng.random(), side="right"))]
+    def kind_of(self, seed: int) -> str:
+        """What the row of a seed is to be; honest in place of a duplicate where nothing honest was before it."""
+        return self._names[int(np.searchsorted(self._bounds, np.random.default_rng(seed).random(), side="right"))]
 
     def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> Tensor:
         """float32 (n, C, H, W); NaN and blank ones among them."""
-        rngs = [np.random.default_rng(seed) for seed in seeds]
-        kinds = [self._kind(rng) for rng in rngs]
+        kinds = [self.kind_of(seed) for seed in seeds]
+        rngs = [np.random.default_rng([seed, 1]) for seed in seeds]
         classes = len(self._train)
         wrong = torch.tensor([kind == "of another class" for kind in kinds])
         other = torch.tensor([int(rng.integers(1, classes)) for rng in rngs])
@@ -136,9 +162,9 @@ Column = Callable[[Sequence[Slot]], dict[str, float]]
 """Of slots, the share of each kind that is rejected."""
 
 
-def slots(generator: PoisonedGenerator, classes: int, number: int, size: int = 64) -> list[Slot]:
+def slots(generator: PoisonedGenerator, number: int, size: int = 64) -> list[Slot]:
     """Slots of all classes alike."""
-    planner, made = QuotaPlanner([1.0] * classes), []
+    planner, made = QuotaPlanner([1.0] * 10), []
     for slot in range(number):
         condition, seeds = planner.plan(slot, size), [row_seed(0, slot, row, 0) for row in range(size)]
         samples = generator.generate(condition, seeds)
@@ -160,16 +186,6 @@ def rejected(made: Sequence[Slot], gates: Sequence[Gate], counted: Sequence[str]
     return {kind: caught[kind] / n for kind, n in all_of.items()}
 
 
-def digits(seed: int = 0) -> tuple[Snapshot, list[Tensor]]:
-    """The few-shot training part, and the test images of each class in [-1, 1]."""
-    data = DigitsDataModule(shots=80, rare_classes=5, rare_shots=5, seed=seed)
-    train, test = data.splits.train, data.splits.test
-    snapshot = snapshot_of(train.images, train.targets)
-    images = snapshot.spec["image"].to_unit(torch.as_tensor(test.images))
-    labels = torch.tensor(test.targets)
-    return snapshot, [images[labels == c] for c in range(len(snapshot.class_names))]
-
-
 def fit(part: Any, snapshot: Snapshot, cache: Path) -> None:
     """Fits a generator or what a gate asks on the training part; like ones once."""
     folder = fitted_folder(cache, fingerprint({"class": type(part).__name__, "fit": part.fit_key()}))
@@ -183,14 +199,17 @@ def fitted(snapshot: Snapshot, cache: Path, steps: int = 500) -> DiffusionGenera
     return generator
 
 
-def ready(gates: Sequence[Any], snapshot: Snapshot, cache: Path) -> list[Any]:
+def ready(chosen: Mapping[str, Any] | None, data: Digits, cache: Path) -> list[Any]:
     """Gates that know the training data, fitted on them where they have something to fit."""
+    gates = chosen_gates(chosen)
     for gate in gates:
         if (part := fitted_part(gate)) is not None:
-            fit(part, snapshot, cache)
+            fit(part, data.train, cache)
         if hasattr(gate, "bind"):
-            gate.bind(snapshot)
-    return list(gates)
+            gate.bind(data.train)
+        if hasattr(gate, "bind_held_out"):
+            gate.bind_held_out(data.held_out)
+    return gates
 
 
 def table(
@@ -209,16 +228,16 @@ def table(
     return "\n".join(lines)
 
 
-def alone(name: str, snapshot: Snapshot, cache: Path, **arguments: Any) -> Column:
+def alone(name: str, data: Digits, cache: Path, **arguments: Any) -> Column:
     """What one gate rejects of that which is finite."""
-    gates = ready(chosen_gates(dict.fromkeys(ON, False) | {"finite": True, name: arguments or True}), snapshot, cache)
+    gates = ready(dict.fromkeys(ON, False) | {"finite": True, name: arguments or True}, data, cache)
     return lambda made: rejected(made, gates, [name])
 
 
 def judged_by_more_data(honest: Sequence[Slot], columns: Mapping[str, Column]) -> str:
     """What gates of class reject of the honest samples that a classifier of more data takes for their class."""
-    train = DigitsDataModule().splits.train
-    referee = SVC().fit(torch.as_tensor(train.images).flatten(1).numpy() / 127.5 - 1, train.targets)
+    whole = digits(shots=None, rare_classes=0, rare_shots=None).train
+    referee = SVC().fit(whole.unit("image").flatten(1).numpy(), whole.labels)
     right = []
     for slot in honest:
         said = torch.from_numpy(referee.predict(slot.samples["image"].flatten(1).numpy()))
@@ -228,7 +247,7 @@ def judged_by_more_data(honest: Sequence[Slot], columns: Mapping[str, Column]) -
     share = sum(len(slot.kinds) for slot in right) / sum(len(slot.kinds) for slot in honest)
     wrongly = ", ".join(f"{title} {column(right)[HONEST]:.1%}" for title, column in columns.items())
     return (
-        f"A classifier fitted on all {len(train)} training images takes {share:.1%} of the honest samples for their "
+        f"A classifier fitted on all {len(whole)} training images takes {share:.1%} of the honest samples for their "
         f"class; of these are rejected by {wrongly}"
     )
 
@@ -245,15 +264,15 @@ def main() -> None:
 
 def measured(number: int, cache: Path) -> str:
     """The table, and what the gate of class takes of what is right."""
-    train, test = digits()
-    generator = fitted(train, cache)
-    poisoned = slots(PoisonedGenerator(generator, train, test), len(test), number)
-    honest = slots(PoisonedGenerator(generator, train, test, {}), len(test), number)
-
-    columns = {name: alone(name, train, cache) for name in ON}
-    default = ready(chosen_gates(None), train, cache)
+    data = digits()
+    generator = fitted(data.train, cache)
+    poisoned = slots(PoisonedGenerator(generator, data), number)
+    honest = slots(PoisonedGenerator(generator, data, {}), number)
+    columns = {name: alone(name, data, cache) for name in ON}
+    default = ready(None, data, cache)
     columns["the defaults"] = lambda made: rejected(made, default)
-    columns |= {title: alone("class", train, cache, **arguments) for title, arguments in OF_CLASS.items()}
+    columns |= {title: alone("class", data, cache, **arguments) for title, arguments in OF_CLASS.items()}
+    columns["contamination"] = alone("contamination", data, cache)
     of_class = {title: columns[title] for title in OF_CLASS}
     return f"{table(columns, poisoned, honest)}\n\n{judged_by_more_data(honest, of_class)}"
 

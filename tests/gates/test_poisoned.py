@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from poisoned import HONEST, SHARES, Digits, PoisonedGenerator, Slot, alone, digits, fitted, ready, rejected, slots
+from poisoned_digits import PoisonedDigits
 from torch import Tensor
 
-from lightning_diffaug import DiffusionGenerator
+from lightning_diffaug import DiffAugDataModule, DiffusionGenerator
 from lightning_diffaug.conditions import QuotaPlanner
-from lightning_diffaug.gates.choice import chosen_gates
+from lightning_diffaug.data import DigitsDataModule
+from lightning_diffaug.models import ImageClassifier
 from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
-from lightning_diffaug.snapshot import Snapshot
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # the docs' table comes of the same code
-from poisoned import HONEST, SHARES, PoisonedGenerator, Slot, alone, digits, fitted, ready, rejected, slots
-
+STEPS = 150
 TRAINING = [kind for kind in SHARES if kind.startswith("training")]
 TEST = [kind for kind in SHARES if kind.startswith("test")]
 CAUGHT_BY = {"finite": ["NaN"], "blank": ["blank"], "copy": TRAINING, "duplicate": ["twice in a slot"]}
@@ -29,8 +29,7 @@ CAUGHT_BY = {"finite": ["NaN"], "blank": ["blank"], "copy": TRAINING, "duplicate
 @dataclass(frozen=True)
 class Case:
     cache: Path
-    train: Snapshot
-    test: list[Tensor]
+    data: Digits
     generator: DiffusionGenerator
     poisoned: list[Slot]
     honest: list[Slot]
@@ -39,12 +38,11 @@ class Case:
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     torch.set_num_threads(1)
-    train, test = digits()
+    data = digits()
     cache = tmp_path_factory.mktemp("cache")
-    generator = fitted(train, cache, steps=150)
-    poisoned = slots(PoisonedGenerator(generator, train, test), len(test), 16)
-    honest = slots(PoisonedGenerator(generator, train, test, {}), len(test), 16)
-    return Case(cache, train, test, generator, poisoned, honest)
+    generator = fitted(data.train, cache, steps=STEPS)
+    poisoned, honest = (slots(PoisonedGenerator(generator, data, shares), 16) for shares in (SHARES, {}))
+    return Case(cache, data, generator, poisoned, honest)
 
 
 def test_the_generator_is_poisoned_as_it_is_said(case: Case) -> None:
@@ -60,7 +58,7 @@ def test_the_generator_is_poisoned_as_it_is_said(case: Case) -> None:
 
 @pytest.mark.parametrize("name", CAUGHT_BY)
 def test_each_default_gate_alone_catches_what_it_is_for(name: str, case: Case) -> None:
-    column = alone(name, case.train, case.cache)
+    column = alone(name, case.data, case.cache)
     share = column(case.poisoned)
     for kind in CAUGHT_BY[name]:
         assert share[kind] >= 0.99, kind
@@ -71,7 +69,7 @@ def test_each_default_gate_alone_catches_what_it_is_for(name: str, case: Case) -
 
 def test_the_gate_of_class_catches_samples_of_another_class_at_a_price(case: Case) -> None:
     """Fitted on few images, it takes some of what is honest, and more the surer it has to be."""
-    sure, surer = (alone("class", case.train, case.cache, confidence=confidence) for confidence in (0.5, 0.9))
+    sure, surer = (alone("class", case.data, case.cache, confidence=confidence) for confidence in (0.5, 0.9))
     share = sure(case.poisoned)
     assert share["of another class"] >= 0.9
     assert share["training image"] <= 0.02, "it was fitted on them"
@@ -81,8 +79,39 @@ def test_the_gate_of_class_catches_samples_of_another_class_at_a_price(case: Cas
     assert real < price < higher, "a fit so short makes samples that are often not of their class"
 
 
+def test_the_gate_against_contamination_catches_test_images(case: Case) -> None:
+    against = alone("contamination", case.data, case.cache)
+    share = against(case.poisoned)
+    assert min(share[kind] for kind in TEST) >= 0.99
+    assert max(share[kind] for kind in ("of another class", *TRAINING)) <= 0.03, "training images are another gate's"
+    assert against(case.honest)[HONEST] <= 0.01
+
+
+def test_without_that_gate_the_test_images_in_the_pool_are_counted_after_training(case: Case, tmp_path: Path) -> None:
+    real = DigitsDataModule(shots=80, rare_classes=5, rare_shots=5)
+    generator = PoisonedDigits(str(case.cache), STEPS)
+    mix = DiffAugDataModule(
+        real, generator, 0.5, refill="sync", window=192, reuse=float("inf"), planner="uniform", cache_dir=tmp_path
+    )
+    learner = ImageClassifier(num_classes=10, width=4)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=2, limit_val_batches=0, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(learner, mix)
+    assert mix.pool is not None
+    kinds = [generator.kind_of(row["seed"]) for slot in mix.window_slots for row in mix.pool.read(slot).rows]
+    leaked = sum(kind in TEST for kind in kinds)
+    figures = mix.audit()
+    assert leaked > 20
+    assert figures["pool/audited"] == len(kinds)
+    assert 0.99 * leaked <= figures["pool/near_copies_test"] <= leaked + 0.01 * len(kinds)
+    assert figures["pool/near_copies_train"] == 0
+    assert figures["gates/contamination"] == 0
+
+
 def test_the_defaults_let_nearly_every_honest_sample_in_and_all_that_is_plainly_wrong_out(case: Case) -> None:
-    chain = ready(chosen_gates(None), case.train, case.cache)
+    chain = ready(None, case.data, case.cache)
     assert rejected(case.honest, chain)[HONEST] <= 0.01
     share = rejected(case.poisoned, chain)
     assert share[HONEST] <= 0.03
@@ -90,7 +119,7 @@ def test_the_defaults_let_nearly_every_honest_sample_in_and_all_that_is_plainly_
 
 
 def test_what_is_poisoned_does_not_enter_the_pool(case: Case) -> None:
-    generator = PoisonedGenerator(case.generator, case.train, case.test)
+    generator = PoisonedGenerator(case.generator, case.data)
     reasons: dict[str, Counter[str]] = {}
 
     def aside(row: dict[str, Any], fields: dict[str, Tensor]) -> None:
@@ -99,8 +128,8 @@ def test_what_is_poisoned_does_not_enter_the_pool(case: Case) -> None:
     recipe = Recipe(
         planner=QuotaPlanner([1.0] * 10),
         generator=generator,
-        gates=tuple(ready(chosen_gates(None), case.train, case.cache)),
-        spec=case.train.spec,
+        gates=tuple(ready(None, case.data, case.cache)),
+        spec=case.data.train.spec,
         attempts=3,
     )
     shards = [fill_slot(slot, recipe, aside=aside) for slot in range(4)]
