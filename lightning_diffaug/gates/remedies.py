@@ -9,7 +9,7 @@ _REMEDIES = {
     "shape": "the generator returns tensors of another shape than the data's: correct its generate()",
     "finite": f"samples hold NaN or infinity: look at the generator's number type and at {_FIT}",
     "range": f"values are outside [-1, 1]: let the generator scale them so, or clip; look at {_FIT}",
-    "blank": f"samples show nothing (hardly any contrast): raise {_FIT}, or lower gates.blank.contrast",
+    "blank": f"samples show nothing (hardly any contrast): look at {_FIT}, or lower gates.blank.contrast",
     "safety": "the safety checker flags them: change the prompts, or gates.safety.threshold",
     "copy": (
         "samples are nearly training samples: the generator repeats what it was fitted on. Lower generator.fit.steps "
@@ -19,7 +19,7 @@ _REMEDIES = {
         "samples are not of the class that was asked for: raise generator.fit.steps or the guidance, or lower "
         "gates.class.confidence"
     ),
-    "caption": "samples do not show what their caption says: raise the guidance, or lower the gate's threshold",
+    "caption": "samples do not show what their caption says: raise the guidance, or lower gates.caption.threshold",
     "contamination": (
         "samples are nearly validation or test samples: a pretrained model may have seen them. Use another model, or "
         "set gates.contamination=false, which leaves them to be counted"
@@ -28,7 +28,7 @@ _REMEDIES = {
         "samples of a slot are nearly equal: the generator makes little variety. Lower the guidance, raise "
         "generator.num_inference_steps, or lower gates.duplicate.ratio"
     ),
-    "hard": "samples are outside the bounds of what is hard and still plausible: widen the bounds of gates.hard",
+    "hard": "to the learner they are of another class, more clearly than real samples: raise gates.hard.plausible",
 }  # fmt: skip
 
 

@@ -230,9 +230,7 @@ class Job:
             for part in [fitted_part(gate)]
         ]
 
-    def recipe(
-        self, generator: Any, gates: Sequence[Gate] | None = None, pool: SyntheticPool | None = None
-    ) -> Recipe:
+    def recipe(self, generator: Any, gates: Sequence[Gate] | None = None, pool: SyntheticPool | None = None) -> Recipe:
         """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.
 
         A planner or a gate with ``bind`` gets the training snapshot itself.
