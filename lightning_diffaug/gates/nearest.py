@@ -21,6 +21,10 @@ _POOL: dict[int, Callable[[Tensor, Any], Tensor]] = {
     3: adaptive_avg_pool3d,
 }
 _CHUNK = 16_384  # reference rows that are compared at a time
+_COARSE = 8  # positions along each axis of the first look at many references
+_COARSE_CHUNK = 4096
+_MANY = 1 << 20  # values of the references, above which there is a first look
+_KEPT = 32  # references that the second look is at
 _SAME = 2e-3  # root mean square at which two samples are one; above the rounding of matrix products
 
 
@@ -39,6 +43,10 @@ class Neighbours:
     variants: moved by up to `shift` along each axis, mirrored or not. Borders are left out, so that a moved copy is as
     near as one that was not moved. Large samples are averaged down to `size` along each axis after they were moved.
 
+    Many references are first compared when averaged further down, and then only the nearest few of each sample as they
+    are. No distance is above its true value by averaging (Jensen's inequality), so a copy is always among these; a
+    nearest one that is no copy is now and then the second nearest.
+
     Args:
         reference: (m, C, *spatial) or (m, d) float32 in [-1, 1].
         shift: Largest movement along each axis, in positions of the full resolution; 0 compares samples as they are.
@@ -55,16 +63,20 @@ class Neighbours:
         self._shift = shift if fits else 0
         self._mirror = mirror and len(spatial) >= 2 and encoder is None
         self._size, self._encoder = size, encoder
-        self._reference = (
-            torch.cat([self._view(part) for part in torch.split(reference, _CHUNK)]) if len(reference) else None
-        )
+        self._reference: Tensor | None = None
+        self._coarse: Tensor | None = None
+        if len(reference):
+            views = torch.cat([self._view(part) for part in torch.split(reference, _CHUNK)])
+            if views.ndim > 2 and max(views.shape[2:]) > _COARSE and views.numel() > _MANY:
+                self._coarse = _coarse(views)
+            self._reference = views.flatten(1)
         self._own: dict[int, float] = {}
 
     def __len__(self) -> int:
         return 0 if self._reference is None else len(self._reference)
 
     def _view(self, x: Tensor, offset: tuple[int, ...] | None = None) -> Tensor:
-        """What is compared of samples: (n, d)."""
+        """What is compared of samples: (n, C, *spatial) or (n, d)."""
         if self._encoder is not None:
             return self._encoder(x).flatten(1).float()
         spatial = x.shape[2:]
@@ -76,10 +88,10 @@ class Neighbours:
             x = x[(slice(None), slice(None), *inner)]
         if spatial and len(spatial) in _POOL and max(x.shape[2:]) > self._size:
             x = _POOL[len(spatial)](x, tuple(min(length, self._size) for length in x.shape[2:]))
-        return x.flatten(1)
+        return x
 
     def _variants(self, x: Tensor) -> Tensor:
-        """(v, n, d): the samples as they are first, then moved and mirrored."""
+        """(v, n, C, *spatial): the samples as they are first, then moved and mirrored."""
         dims = x.ndim - 2
         steps = range(-self._shift, self._shift + 1)
         offsets = sorted(itertools.product(steps, repeat=dims), key=lambda o: sum(map(abs, o))) if self._shift else [()]
@@ -96,11 +108,22 @@ class Neighbours:
         Returns:
             float32 (n,), infinite where there is none; int64 (n,).
         """
-        best = torch.full((len(x),), torch.inf)
-        index = torch.zeros(len(x), dtype=torch.int64)
         if self._reference is None or not len(x):
+            return torch.full((len(x),), torch.inf), torch.zeros(len(x), dtype=torch.int64)
+        views = self._variants(x)
+        if self._coarse is not None:
+            best, index = self._nearest_of(views.flatten(2), self._likely(views), at_least)
+            left = best.isinf().nonzero()[:, 0]  # there are so many that are passed over
+            if len(left):
+                best[left], index[left] = self._nearest(views[:, left].flatten(2), at_least)
             return best, index
-        queries = self._variants(x)
+        return self._nearest(views.flatten(2), at_least)
+
+    def _nearest(self, queries: Tensor, at_least: float) -> tuple[Tensor, Tensor]:
+        """Among all references, for the variants (v, n, d) of samples."""
+        assert self._reference is not None
+        best = torch.full((queries.shape[1],), torch.inf)
+        index = torch.zeros(queries.shape[1], dtype=torch.int64)
         root = queries.shape[-1] ** 0.5
         for first in range(0, len(self._reference), _CHUNK):
             part = self._reference[first : first + _CHUNK]
@@ -111,6 +134,29 @@ class Neighbours:
             best = torch.where(closer, near, best)
             index = torch.where(closer, where + first, index)
         return best, index
+
+    def _nearest_of(self, queries: Tensor, likely: Tensor, at_least: float) -> tuple[Tensor, Tensor]:
+        """Among some references of each sample, (n, k), for the variants (v, n, d)."""
+        assert self._reference is not None
+        found = torch.cdist(queries.transpose(0, 1), self._reference[likely]).amin(1) / queries.shape[-1] ** 0.5
+        best, where = torch.where(found > at_least, found, torch.inf).min(1)
+        return best, likely.gather(1, where[:, None])[:, 0]
+
+    def _likely(self, views: Tensor) -> Tensor:
+        """The references that are nearest when averaged down, int64 (n, k)."""
+        assert self._coarse is not None
+        variants, n = views.shape[:2]
+        queries = _coarse(views.flatten(0, 1))
+        # |q - r|² = [-2q, |q|², 1] · [r, 1, |r|²]: one product, and no pass over all pairs to add what is missing
+        q = torch.cat((-2.0 * queries, queries.square().sum(1, keepdim=True), torch.ones(len(queries), 1)), 1)
+        best, index = torch.empty(n, 0), torch.empty(n, 0, dtype=torch.int64)
+        for first in range(0, len(self._coarse), _COARSE_CHUNK):
+            r = self._coarse[first : first + _COARSE_CHUNK]
+            r = torch.cat((r, torch.ones(len(r), 1), r.square().sum(1, keepdim=True)), 1)
+            squared = (q @ r.T).view(variants, n, len(r)).amin(0)
+            near, where = squared.topk(min(_KEPT, len(r)), dim=1, largest=False)
+            best, index = torch.cat((best, near), 1), torch.cat((index, where + first), 1)
+        return index.gather(1, best.topk(min(_KEPT, best.shape[1]), dim=1, largest=False).indices)
 
     def own(self, index: Tensor, samples: Callable[[Tensor], Tensor]) -> Tensor:
         """How far references are from their own nearest neighbour: the measure of what is near, where they lie.
@@ -127,3 +173,9 @@ class Neighbours:
             found, _ = self.distances(samples(torch.tensor(new)), at_least=_SAME)
             self._own.update(zip(new, found.tolist(), strict=True))
         return torch.tensor([self._own[i] for i in index.tolist()])
+
+
+def _coarse(views: Tensor) -> Tensor:
+    """Averaged down to at most `_COARSE` along each axis, in whole cells where that can be: (n, d)."""
+    smaller = tuple(-(-length // -(-length // _COARSE)) for length in views.shape[2:])
+    return _POOL[len(smaller)](views, smaller).flatten(1)

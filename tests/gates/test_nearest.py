@@ -105,3 +105,59 @@ def test_the_field_compared_is_the_image_else_the_first_or_the_one_asked_for() -
     assert compared_field(unlabelled(both).spec, None) == compared_field(both, None) == "image"
     assert compared_field(both, "sound") == "sound"
     assert compared_field(unlabelled({"sound": both["sound"]}).spec, None) == "sound"
+
+
+def _structured(n: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Images with something at every scale."""
+    rng = torch.Generator().manual_seed(seed)
+    x = 0.05 * torch.randn((n, *shape), generator=rng)
+    for cells in (2, 4, 8):
+        rough = torch.randn((n, shape[0], *[cells] * (len(shape) - 1)), generator=rng)
+        x += 0.4 * torch.nn.functional.interpolate(rough, shape[1:], mode="nearest")
+    return x.clamp(-1, 1)
+
+
+def _both(monkeypatch: pytest.MonkeyPatch, reference: Tensor) -> tuple[Neighbours, Neighbours]:
+    """One that looks twice, and one that compares with all at once."""
+    whole = Neighbours(reference)
+    monkeypatch.setattr(nearest, "_MANY", 0)
+    twice = Neighbours(reference)
+    assert (whole._coarse is None, twice._coarse is None) == (True, False)
+    return twice, whole
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 24, 24), (2, 64), (1, 12, 12, 12)])
+def test_a_first_look_at_many_references_finds_the_same_nearest(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, x = _structured(400, shape, 0), _structured(40, shape, 1)
+    monkeypatch.setattr(nearest, "_COARSE_CHUNK", 90)
+    twice, whole = _both(monkeypatch, reference)
+    (found, index), (wanted, where) = twice.distances(x), whole.distances(x)
+    assert (found >= wanted - 1e-5).all()
+    same = index == where
+    assert same.float().mean() >= 0.95
+    assert torch.allclose(found[same], wanted[same], atol=1e-5)
+    own = twice.own(index[same], lambda i: reference[i])
+    assert (own / whole.own(index[same], lambda i: reference[i])).max() < 1.1
+
+
+@pytest.mark.parametrize("kind", ["structured", "noise"])
+def test_a_first_look_misses_no_copy(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = _structured(1500, (3, 16, 16), 0) if kind == "structured" else _random(1500, 3, 16, 16)
+    twice, _ = _both(monkeypatch, reference)
+    rows = torch.arange(0, 1500, 10)
+    x = reference[rows]
+    for copies in (x, x.flip(-1), torch.roll(x, (1, -1), (2, 3)), torch.roll(x.flip(-1), 1, 3)):
+        distance, index = twice.distances(copies)
+        assert torch.equal(index, rows)
+        assert distance.max() < 1e-3
+
+
+def test_a_first_look_sees_past_a_sample_that_is_there_many_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = torch.cat((_structured(1, (1, 16, 16), 5).expand(100, -1, -1, -1), _structured(50, (1, 16, 16), 0)))
+    twice, whole = _both(monkeypatch, reference)
+    first = torch.tensor([0])
+    own = twice.own(first, lambda i: reference[i])
+    assert own.isfinite().all()
+    assert torch.allclose(own, whole.own(first, lambda i: reference[i]), atol=1e-5)
