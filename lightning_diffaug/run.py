@@ -235,6 +235,11 @@ class MixRun:
             return self._epoch.number
         return None if self._resumed is None else int(self._resumed["epoch"])
 
+    @property
+    def resumes_own_pool(self) -> bool:
+        """Whether nothing was drawn yet since the resume of a run that has a pool of its own."""
+        return self._resumed is not None and self._private is not None and self._resumed.get("private") == self._private
+
     def asked_stop(self, epoch: int) -> int:
         """End of the slots that are asked for until the end of an epoch: of the next one's window."""
         return self._sampler.slots(epoch + 1).stop

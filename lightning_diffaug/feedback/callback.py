@@ -80,8 +80,23 @@ class LearnerFeedback(Callback):
         if isinstance(given, str):  # the import path of a function
             given = {"_target_": "hydra.utils.get_object", "path": given}
         self._scores = build(name_of(given, "feedback.scores")) if isinstance(given, dict) else given
+        if trainer.is_global_zero:
+            self._say_lost(self._run(trainer))
         if self._settings.hand_over:
             self._handed = self._prepared(trainer, pl_module, self._samples)
+
+    def _say_lost(self, run: MixRun | None) -> None:
+        """Warns of a resume whose plans are gone with their pool."""
+        if run is None or not run.resumes_own_pool:
+            return
+        due = [epoch for epoch in range(run.epoch or 0) if self._due(run, epoch)]
+        if due and (run.pool is None or Plans(run.pool.folder).of_epoch(due[-1]) is None):
+            log.warning(
+                "the run is resumed, and what the learner said at the end of its epoch %d is not in the cache folder: "
+                "the pool was removed, data.cache_dir is another one, or the learner could not be asked then. Slots that "
+                "are made again, and those to come, may not be what they would have been.",
+                due[-1],
+            )
 
     def _prepared(self, trainer: Any, module: Any, samples: LearnerSamples) -> tuple[dict[str, Any], Conversion]:
         """Name and conversion of what is handed over, tried."""

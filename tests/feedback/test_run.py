@@ -262,3 +262,17 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
     with pytest.raises(ConfigurationError, match=text):
         fitted(_mixed(tmp_path, **settings), tmp_path, 1)
     assert not list((tmp_path / "pools").glob("*"))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_resume_without_its_plans_says_so(lost: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = tmp_path / "interrupted.ckpt"
+    with pytest.raises(InterruptedError):
+        fitted(
+            _mixed(tmp_path), tmp_path, callbacks=[SaveAndStop("on_train_batch_end", 8, checkpoint)]
+        )  # in the second epoch
+    if lost:
+        own_pool(tmp_path).rename(tmp_path / "elsewhere")
+    resumed = fitted(_mixed(tmp_path), tmp_path, ckpt_path=checkpoint)
+    assert len(resumed.seen["train"]) == EPOCHS * BATCHES - 8
+    assert ("at the end of its epoch 0 is not in the cache folder" in caplog.text) == lost
