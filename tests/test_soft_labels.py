@@ -138,6 +138,17 @@ def test_samples_without_a_soft_label_have_all_of_it_on_their_class(tmp_path: Pa
         assert bool(source["is_synthetic"].any())
 
 
+def test_the_real_modules_own_loader_keeps_its_own_labels(tmp_path: Path) -> None:
+    real = RealModule(Images(labels=LABELS))
+    loader = _module(tmp_path, real, synthetic_fraction=0, real_guided=None).train_dataloader()
+    assert {label for _, labels in loader for label in labels.tolist()} == set(NAMES)
+    mixed = _module(tmp_path, real, synthetic_fraction=0, balance="classes", real_guided=None)
+    try:
+        assert all(labels.shape == (len(labels), 3) for _, labels, _ in mixed.train_dataloader())
+    finally:
+        mixed.close()
+
+
 @dataclasses.dataclass
 class Sample:
     """A sample of an own kind."""
