@@ -93,8 +93,8 @@ class LearnerFeedback(Callback):
         if due and (run.pool is None or Plans(run.pool.folder).of_epoch(due[-1]) is None):
             log.warning(
                 "the run is resumed, and what the learner said at the end of its epoch %d is not in the cache folder: "
-                "the pool was removed, data.cache_dir is another one, or the learner could not be asked then. Slots that "
-                "are made again, and those to come, may not be what they would have been.",
+                "the pool was removed, data.cache_dir is another one, or the learner could not be asked then. Slots "
+                "that are made again, and those to come, may not be what they would have been.",
                 due[-1],
             )
 

@@ -54,13 +54,14 @@ def test_the_learner_in_the_refill_sees_and_says_just_what_it_does_in_training(t
     assert feedback.learner() is not network, "who moves it to a device moves his own"
 
 
-def test_what_is_in_between_is_rounded_as_the_pool_does_and_has_a_gradient(tmp_path: Path) -> None:
+@pytest.mark.parametrize("off", [0.3, -0.3])
+def test_what_is_in_between_is_rounded_as_the_pool_does_and_has_a_gradient(off: float, tmp_path: Path) -> None:
     fitted(_mixed(tmp_path), tmp_path, 1)
     feedback = PlanReader(own_pool(tmp_path))(999)
     assert feedback is not None
     assert feedback.learner is not None
     network = feedback.learner()
-    unit = (_unit(_raw()[:2]) + 0.3 / 127.5).requires_grad_()
+    unit = (_unit(_raw()[:2]) + off / 127.5).requires_grad_()
     inputs = network.inputs({"image": unit})
     assert torch.equal(inputs, torch.stack([scaled(raw) for raw in _raw()[:2]]))
     inputs.sum().backward()
