@@ -147,6 +147,8 @@ def test_each_arm_of_gates_has_the_gates_of_its_name_and_differs_in_nothing_else
         expected = [name for name in GATES if name in ON or name == added]
     assert _gates_of(config) == expected
     build(config)
+    if arm == "hard":
+        assert (config.feedback.hand_over, config.feedback.strength) == (True, 0), "the learner, and no other quotas"
     default = _compose("experiment=gates", "arm=gates/default_gates", root=tmp_path)
     for one in (config, default):
         for key in ("arm_name", "gates", "data.gates", *(["feedback", "data.feedback"] if arm == "hard" else [])):

@@ -69,7 +69,7 @@ def test_each_default_gate_alone_catches_what_it_is_for(name: str, case: Case) -
 
 def test_the_gate_of_class_catches_samples_of_another_class_at_a_price(case: Case) -> None:
     """Fitted on few images, it takes some of what is honest, and more the surer it has to be."""
-    sure, surer = (alone("class", case.data, case.cache, confidence=confidence) for confidence in (0.5, 0.9))
+    sure, surer = (alone("class", case.data, case.cache, confidence=p, fit={"steps": 200}) for p in (0.5, 0.9))
     share = sure(case.poisoned)
     assert share["of another class"] >= 0.9
     assert share["training image"] <= 0.02, "it was fitted on them"
