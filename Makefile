@@ -32,3 +32,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/mixing.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/gates.py
