@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
@@ -122,12 +127,36 @@ def test_the_readmes_python_runs_as_it_stands(words: dict[str, Any], tmp_path: P
     words["mixed"].close()
 
 
-def test_every_command_of_the_readme_names_what_exists() -> None:
-    text = README.read_text(encoding="utf-8")
-    root = README.parent
-    makefile = (root / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make (\w[\w-]*)", text):
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make (\w[\w-]*)", README.read_text(encoding="utf-8")):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    commands = "\n".join(line for line in text.splitlines() if "train.py" in line)
-    for group, choice in re.findall(r"\b(real|augment|loss|trainer|experiment|generator|refill)=(\w+)", commands):
-        assert (root / "conf" / group / f"{choice}.yaml").is_file(), f"{group}={choice}"
+
+
+def _commands() -> list[str]:
+    """Every training command of the README and the pages, as it would be typed."""
+    texts = [page.read_text(encoding="utf-8").replace("\\\n", " ") for page in (README, *PAGES)]
+    lines = [line for text in texts for line in text.splitlines()]
+    found = [re.search(r"python train\.py ([^|`]*)", line) for line in lines]
+    typed = [match[1].split("  #")[0].strip() for match in found if match is not None]
+    return sorted({command for command in typed if command and "--" not in command})
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_command_composes_as_the_shell_hands_it_over(command: str) -> None:
+    command = command.replace("<date>/<time>", "some/run")
+    said = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    arguments = [argument for argument in said.stdout.splitlines() if argument != "-m"]
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    single = [
+        f"{one.get_key_element()}={next(one.sweep_string_iterator())}" if one.is_sweep_override() else one.input_line
+        for one in parsed
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("train", overrides=[str(override) for override in single])["data"]
+
+
+def test_the_pages_are_there_and_linked() -> None:
+    text = README.read_text(encoding="utf-8")
+    linked = set(re.findall(r"\(docs/(\w+\.md)\)", text))
+    assert linked == {page.name for page in PAGES}
