@@ -61,7 +61,7 @@ class LearnerSamples:
     def made(self, image: Tensor) -> Any:
         """The collated batch of raw images (n, *shape) in the stored dtype, with the first sample's other fields."""
         fields = {self.image.name: image}
-        for field in self._data.spec.fields:
+        for field in self._data.spec.tensors:
             if field.name == LABEL:
                 fields[LABEL] = torch.zeros(len(image), dtype=torch.int64)
             elif field.name != self.image.name:
