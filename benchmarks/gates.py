@@ -1,8 +1,8 @@
 """What do gates cost? Each gate and the default chain as a share of the time that generation takes.
 
-The default generator on the demo's digits, and on 10,000 images of 3x32x32 that are made here; there, gates see more
-of these images in place of what a long fit would make. A slot at a time, each of other samples, as in a run. Seconds are
-of processor time, which other jobs on the machine disturb less.
+The default generator on the demo's digits, and on 10,000 images of 3x32x32 that are made here; there, gates see other
+images of that kind in place of what a long fit would make. A slot at a time, each of new samples, as in a run. Seconds
+are of processor time, which other jobs on the machine disturb less.
 
 python benchmarks/gates.py
 """

@@ -234,6 +234,9 @@ def _refill(
     fits = named is not None and hasattr(generator, "fit_key")
     readers = [build(planner, "planner"), *(build(gate, "gates") for gate in gates)]
     _check_learner(pool, generator, readers[1:])
+    for gate in readers[1:]:
+        if callable(getattr(gate, "check", None)):
+            gate.check(data.spec, tuple(data.class_names))
     snapshot = None
     if (fits or any(reads_data(part) for part in readers)) and (snapshot := data.snapshot()) is None:
         raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)

@@ -52,6 +52,7 @@ class CaptionAgreement:
     """
 
     name = "caption"
+    unnamed = ("device",)
 
     def __init__(
         self,
@@ -83,19 +84,15 @@ class CaptionAgreement:
         self._threshold, self._contrast, self._template = threshold, contrast, template
         self._names, self._field, self._device = dict(names or {}), field, device
         self._classes: tuple[str, ...] = ()
-        self._model: LocalModel | None = None
-        self._scorer: GivenModule | None = None
-        if is_folder(model):
-            self._folder = str(model)
-            self._model = LocalModel(self._folder, device, f"{_KEY}.model")
-        else:
-            self._scorer = GivenModule(model, args, device=device, key=_KEY)
+        self._model = LocalModel(str(model), device, f"{_KEY}.model") if is_folder(model) else None
+        self._scorer = None if self._model is not None else GivenModule(model, args, device=device, key=_KEY)
+        self.asks = self._model or self._scorer
         self._texts: dict[str, Tensor] = {}
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
-            "model": self._folder if self._scorer is None else self._scorer.path,
+            "model": self._scorer.path if self._scorer is not None else self._model.folder if self._model else None,
             "args": None if self._scorer is None else self._scorer.args, "threshold": self._threshold,
             "contrast": self._contrast, "template": self._template, "names": self._names, "field": self._field,
             "device": self._device,
@@ -103,8 +100,7 @@ class CaptionAgreement:
 
     def model_key(self) -> Any:
         """Hash of the model's files."""
-        model = self._scorer if self._model is None else self._model
-        return None if model is None else model.model_key()
+        return None if self.asks is None else self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
         """Refuses data whose classes it would need, and a folder that is not there, before anything is made."""

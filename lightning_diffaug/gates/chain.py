@@ -41,6 +41,9 @@ class Gate(Protocol):
       kept as those of a generator. An attribute ``fitted`` may hold another object that has these methods; equal ones
       of several gates are fitted once.
     - ``model_key()``: a plain value that identifies the files it reads.
+    - ``check(spec, class_names)``: says what is wrong with the data for it, before anything is made.
+    - ``asks``: a model that it asks; one with an attribute ``trainer_devices`` is told the GPUs that training uses.
+    - ``unnamed``: arguments that change no verdict, such as a device: no part of the pool's name.
     - ``follow(feedback)``: is told before each slot what the learner said for it (`conditions.feedback.Feedback`), or
       None.
     - ``candidates`` (above 1) and ``rank(samples, condition)``, float (n,): so many candidates are made for each row,
@@ -120,7 +123,7 @@ def judge(
 def _verdict(
     gate: Gate, samples: Mapping[str, Tensor], condition: Mapping[str, Any], admitted: Mapping[str, Tensor] | None
 ) -> Verdict:
-    told = {"admitted": admitted} if "admitted" in inspect.signature(gate.__call__).parameters else {}
+    told = {"admitted": admitted} if compares(gate) else {}
     n = len(next(iter(samples.values())))
     try:
         said = gate(samples, condition, **told)
@@ -140,6 +143,11 @@ def _verdict(
                 f"gate {gate.name!r} returned {len(values)} scores {name!r} for {n} samples: it has to give one each."
             )
     return verdict
+
+
+def compares(gate: Gate) -> bool:
+    """Whether a gate compares samples with each other, and so comes after the choice among candidates."""
+    return "admitted" in inspect.signature(gate.__call__).parameters
 
 
 def ranking(gates: Sequence[Gate]) -> Any:

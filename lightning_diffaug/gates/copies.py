@@ -53,6 +53,7 @@ class NotCopy:
     """
 
     name = "copy"
+    unnamed = ("device",)
 
     def __init__(
         self,
@@ -66,8 +67,10 @@ class NotCopy:
     ) -> None:
         self.ratio = check_ratio(ratio, self.name)
         self.feature_ratio = check_ratio(feature_ratio, self.name, "feature_ratio")
-        self.shift, self.mirror, self.field, self.encoder, self.device = shift, mirror, field, encoder, device
+        self.shift, self.mirror, self.field, self.device = shift, mirror, field, device
         self._chosen = None if encoder is None else ChosenEncoder(encoder, field, device, "gates.copy.encoder")
+        self.encoder = None if self._chosen is None else self._chosen.named
+        self.asks = None if self._chosen is None else self._chosen.asks
         self._data: Callable[[Tensor], Tensor] | None = None
         self._measures: list[tuple[Neighbours, float]] = []
 

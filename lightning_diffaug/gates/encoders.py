@@ -70,13 +70,16 @@ class ChosenEncoder:
 
     def __init__(self, encoder: Any, field: str | None, device: str, key: str) -> None:
         self.fitted: FittedClassifier | None = None
-        self._model: LocalModel | GivenModule | None = None
+        self.asks: LocalModel | GivenModule | None = None
+        self.named: Any = None
+        """The setting, as plain values, the same however it was given."""
         if encoder == CLASS or (isinstance(encoder, Mapping) and set(encoder) == {CLASS}):
             self.fitted = FittedClassifier(encoder[CLASS] if isinstance(encoder, Mapping) else None, field)
             self.encode: Encoder = self.fitted.features
+            self.named = {CLASS: self.fitted.config()["settings"]}
         elif is_folder(encoder):
-            self._model = LocalModel(str(encoder), device, key, "AutoImageProcessor")
-            self.encode = VisionFeatures(self._model)
+            self.asks = LocalModel(str(encoder), device, key, "AutoImageProcessor")
+            self.encode, self.named = VisionFeatures(self.asks), str(encoder)
         else:
             form = dict(encoder) if isinstance(encoder, Mapping) and "_target_" not in encoder else {"model": encoder}
             if "model" not in form or set(form) - {"model", *_FORM}:
@@ -85,8 +88,9 @@ class ChosenEncoder:
                     f"vision model, the import path of a module, or {{model: <import path>}} with {', '.join(_FORM)}."
                 )
             given = GivenModule(**form, device=device, key=key)
-            self._model, self.encode = given, given
+            self.asks = self.encode = given
+            self.named = {**form, "model": given.path, "args": given.args}
 
     def model_key(self) -> Any:
         """Hash of the files of a given model."""
-        return None if self._model is None else self._model.model_key()
+        return None if self.asks is None else self.asks.model_key()

@@ -187,7 +187,7 @@ class LocalModel:
     """
 
     def __init__(self, folder: str, device: str, key: str, processor: str = "AutoProcessor") -> None:
-        self._folder, self._device, self._key, self._processor = folder, device, key, processor
+        self.folder, self._device, self._key, self._processor = folder, device, key, processor
         self._parts: tuple[Any, Any] | None = None
         self.on = torch.device("cpu")
         self.trainer_devices: tuple[int, ...] = ()
@@ -202,10 +202,10 @@ class LocalModel:
         Raises:
             ConfigurationError: It is not there.
         """
-        path = Path(self._folder).expanduser().absolute()
+        path = Path(self.folder).expanduser().absolute()
         if not path.is_dir():
             raise ConfigurationError(
-                f"{self._key}={self._folder!r}: there is no folder {path}, and gates download nothing. Set {self._key} "
+                f"{self._key}={self.folder!r}: there is no folder {path}, and gates download nothing. Set {self._key} "
                 "to a local folder as save_pretrained writes it (config, processor and .safetensors files), or to the "
                 "import path of a module of your own."
             )
@@ -228,7 +228,7 @@ class LocalModel:
                     processor = getattr(transformers, self._processor).from_pretrained(path, **local)
             except Exception as error:
                 raise ConfigurationError(
-                    f"{self._key}={self._folder!r} cannot be loaded: {str(error).splitlines()[0]} It has to be a "
+                    f"{self._key}={self.folder!r} cannot be loaded: {str(error).splitlines()[0]} It has to be a "
                     "folder as save_pretrained writes it, with .safetensors files and the processor, and without "
                     f"code of its own. Set {self._key} to one."
                 ) from error

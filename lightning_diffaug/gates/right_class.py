@@ -53,6 +53,7 @@ class RightClass:
     """
 
     name = "class"
+    unnamed = ("device",)
 
     def __init__(
         self,
@@ -90,23 +91,23 @@ class RightClass:
         self.candidates = candidates
         self._field, self._labels, self._device = field, labels, device
         self._form: dict[str, Any] = {"weights": weights, "size": size, "mean": mean, "std": std}
-        self._fit = fit
         self.fitted = FittedClassifier(fit, field, labels) if model is None else None
-        self._given = None if model is None else GivenModule(model, args, **self._form, device=device, key=_KEY)
+        self.asks = None if model is None else GivenModule(model, args, **self._form, device=device, key=_KEY)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             "confidence": self._confidence, "margin": self._margin, "top_k": self._top_k,
             "candidates": self.candidates,
-            "model": None if self._given is None else self._given.path,
-            "args": None if self._given is None else self._given.args, **self._form,
-            "field": self._field, "labels": self._labels, "fit": self._fit, "device": self._device,
+            "model": None if self.asks is None else self.asks.path,
+            "args": None if self.asks is None else self.asks.args, **self._form,
+            "field": self._field, "labels": self._labels,
+            "fit": None if self.fitted is None else self.fitted.config()["settings"], "device": self._device,
         }  # fmt: skip
 
     def model_key(self) -> Any:
         """Hash of the weights of a model of one's own."""
-        return None if self._given is None else self._given.model_key()
+        return None if self.asks is None else self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
         """Refuses data without classes, before anything is made.
@@ -150,12 +151,10 @@ class RightClass:
         return entropy
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self._given(x).float() if self._given is not None else self._classifier.logits(x)
-
-    @property
-    def _classifier(self) -> FittedClassifier:
+        if self.asks is not None:
+            return self.asks(x).float()
         assert self.fitted is not None
-        return self.fitted
+        return self.fitted.logits(x)
 
 
 def _of_one(logits: Tensor, labels: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:

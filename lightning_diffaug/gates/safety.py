@@ -41,6 +41,7 @@ class Safety:
     """
 
     name = SAFETY
+    unnamed = ("device",)
 
     def __init__(
         self,
@@ -58,25 +59,21 @@ class Safety:
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             raise ConfigurationError(f"{_KEY}.threshold={threshold!r} is no number. Set {_KEY}.threshold to e.g. 0.5.")
         self._threshold, self._field, self._device = threshold, field, device
-        self._checker: _Checker | None = None
-        self._given: GivenModule | None = None
-        if is_folder(model):
-            self._checker, self._folder = _Checker(str(model), device, f"{_KEY}.model"), str(model)
-        else:
-            self._given = GivenModule(model, args, device=device, key=_KEY)
+        self._checker = _Checker(str(model), device, f"{_KEY}.model") if is_folder(model) else None
+        self._given = None if self._checker is not None else GivenModule(model, args, device=device, key=_KEY)
+        self.asks = self._checker or self._given
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
-            "model": self._folder if self._given is None else self._given.path,
+            "model": self._given.path if self._given is not None else self._checker.folder if self._checker else None,
             "args": None if self._given is None else self._given.args, "threshold": self._threshold,
             "field": self._field, "device": self._device,
         }  # fmt: skip
 
     def model_key(self) -> Any:
         """Hash of the checker's files, or of its code."""
-        model = self._given if self._checker is None else self._checker
-        return None if model is None else model.model_key()
+        return None if self.asks is None else self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
         """Refuses a folder that is not there, before anything is made."""
@@ -123,7 +120,7 @@ class _Checker(LocalModel):
                     )
             except Exception as error:
                 raise ConfigurationError(
-                    f"{self._key}={self._folder!r} cannot be loaded: {str(error).splitlines()[0]} It has to be the "
+                    f"{self._key}={self.folder!r} cannot be loaded: {str(error).splitlines()[0]} It has to be the "
                     f"folder of a StableDiffusionSafetyChecker with .safetensors files. Set {self._key} to one."
                 ) from error
             self.on = resolve_device(self._device, self.trainer_devices)

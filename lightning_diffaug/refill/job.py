@@ -12,6 +12,7 @@ from typing import Any
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.feedback.reading import PlanReader
 from lightning_diffaug.gates import Gate
+from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.naming import build, defined_at, name_of, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.pool.storage import Folder
@@ -137,7 +138,10 @@ class Job:
 
     def make_gates(self) -> tuple[Gate, ...]:
         """The gates, which know no data yet."""
-        return tuple(build(gate, "gates") for gate in self.gates)
+        gates = tuple(build(gate, "gates") for gate in self.gates)
+        for gate in gates:
+            tell_trainer_devices(getattr(gate, "asks", None), self.trainer_devices)
+        return gates
 
     def pool_header(self, generator: Any, weights: str | None, gate_weights: Sequence[str | None] = ()) -> PoolHeader:
         """Names the pool by every setting that changes a sample, and nothing else.
@@ -168,7 +172,7 @@ class Job:
         """What a planner or gate decides by."""
         model_key = getattr(part, "model_key", None)
         return {
-            "name": name,
+            "name": {key: value for key, value in name.items() if key not in getattr(part, "unnamed", ())},
             "source": source_digest(name),
             "snapshot": self.snapshot_hash if hasattr(part, "bind") else None,
             "model": model_key() if callable(model_key) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,17 @@ def test_the_models_files_name_it(clip: str) -> None:
     file = Path(clip) / "config.json"
     file.write_text(file.read_text() + " ")
     assert _gate(clip).model_key() != first
+
+
+def test_weights_that_could_run_code_are_not_read(clip: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(clip, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match=r"gates\.caption\.model.*safetensors"):
+        _asked(_gate(str(folder)), LABELS, None)
 
 
 @pytest.mark.parametrize(

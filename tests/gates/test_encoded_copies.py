@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from gate_data import honest, training, unlabelled
+from tiny_clip import coloured, save_clip
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates import NotCopy, RightClass
+from lightning_diffaug.gates.encoders import VisionFeatures
+from lightning_diffaug.gates.models import LocalModel
 from lightning_diffaug.naming import build, name_of
 
 STEPS = 120
@@ -72,6 +75,7 @@ def test_its_classifier_is_that_of_the_gate_of_that_name() -> None:
     assert copy.fit_key() == right.fit_key()
     assert name_of(copy) == name_of(right)
     assert NotCopy().fitted is None
+    assert name_of(NotCopy(encoder="class")) == name_of(NotCopy(encoder={"class": {}}))
 
 
 def test_a_module_of_ones_own_may_be_the_encoder() -> None:
@@ -84,7 +88,7 @@ def test_a_module_of_ones_own_may_be_the_encoder() -> None:
     plain.bind(unlabelled({"image": rows}))
     assert _rejected(plain, shuffled) == 0.0
     again = build(name_of(gate), "gates")
-    assert again.encoder == "gate_models.Sums"
+    assert again.encoder == gate.encoder == {"model": "gate_models.Sums", "args": None}
     assert again.model_key() == gate.model_key() != plain.model_key()
 
 
@@ -121,6 +125,22 @@ def test_a_local_vision_model_may_be_the_encoder(vision: Path) -> None:
     before = gate.model_key()
     changed.write_text(changed.read_text() + " ")
     assert NotCopy(encoder=str(vision)).model_key() != before
+
+
+def test_of_a_model_of_images_and_texts_the_images_features_are_compared(tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoProcessor
+
+    folder, labels = save_clip(tmp_path), torch.arange(12) % 2
+    x = coloured(labels)
+    gate = NotCopy(encoder=str(folder), ratio=1e-6, shift=0, mirror=False)
+    gate.bind(unlabelled({"image": x}))
+    assert gate({"image": x + 0.001}, {}).tolist() == [False] * 12
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    levels = list(((x + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
+    given = processor(images=levels, text=["a"] * 12, padding="max_length", return_tensors="pt")
+    with torch.no_grad():
+        wanted = model(**given).image_embeds
+    assert torch.allclose(VisionFeatures(LocalModel(str(folder), "cpu", "key"))(x), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(

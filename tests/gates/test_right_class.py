@@ -18,6 +18,7 @@ from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates import RightClass, judge
 from lightning_diffaug.gates.chain import ranking
+from lightning_diffaug.gates.classifier import Classifier
 from lightning_diffaug.gates.classifier_fit import FittedClassifier, best_temperature
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
@@ -140,6 +141,33 @@ def test_the_temperature_is_that_of_the_least_loss_and_never_below_one() -> None
     best = best_temperature(logits, labels)
     assert best_temperature(3.0 * logits, labels) == pytest.approx(3.0 * best, rel=0.1)
     assert best_temperature(100.0 * functional.one_hot(labels, 4), labels) == 1.0
+
+
+def test_a_classifier_that_learned_its_samples_by_heart_is_made_less_sure(tmp_path: Path) -> None:
+    images, labels = digits()
+    labels = labels[:200].long().clone()
+    labels[::3] = (labels[::3] + 1) % 10  # a third is wrong, so nobody can be sure
+    data = Snapshot(SampleSpec((IMAGE, LABEL)), {"image": images[:200], "label": labels}, training().class_names)
+    sure = []
+    for hold_out in (0.0, 0.2):
+        classifier, folder = (
+            FittedClassifier({"steps": 150, "augment_p": 0.0, "hold_out": hold_out}),
+            tmp_path / str(hold_out),
+        )
+        folder.mkdir()
+        classifier.fit(data, folder, lambda step, total: None)
+        classifier.load(folder)
+        sure.append(float(classifier.logits(honest()[0]).softmax(1).amax(1).mean()))
+    assert sure[1] < sure[0] - 0.1
+
+
+def test_large_images_are_averaged_down_to_its_size() -> None:
+    x = torch.rand(2, 3, 32, 16)
+    network = Classifier((3, 32, 16), 4, width=8, size=16)
+    assert network.seen(x).shape == (2, 3, 16, 8)
+    assert network.seen(x)[0, 0].mean() == pytest.approx(float(x[0, 0].mean()), abs=1e-5)
+    assert network.seen(x[:, :, :16, :16]).shape == (2, 3, 16, 16)
+    assert network.eval()(x).shape == (2, 4)
 
 
 def test_the_fit_is_the_same_again_and_follows_its_settings(tmp_path: Path) -> None:
