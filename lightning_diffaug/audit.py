@@ -27,6 +27,8 @@ AUDITED = "pool/audited"
 DUPLICATES = "pool/near_duplicates"
 COPIES = "pool/near_copies_"
 _CHUNK = 64  # samples that are compared at a time: the gates' usual number
+_COMPARISONS = 50_000_000  # of samples with training samples: a minute or so
+_LEAST = 64  # samples that are looked at, however large the training data
 _BYTES = 1 << 30  # of samples in memory
 
 
@@ -60,6 +62,21 @@ def audit(
         whichever slot), ``pool/near_copies_train``, ``pool/near_copies_val`` and ``pool/near_copies_test``. A figure is
         absent where its data cannot be read, which is logged.
     """
+    try:
+        return _counted(pool, slots, data, real, gates, most)
+    except Exception as error:  # a run's figures must not go with what is only counted
+        _absent((DUPLICATES, f"{COPIES}*"), f"{type(error).__name__}: {error}")
+        return {AUDITED: 0.0}
+
+
+def _counted(
+    pool: SyntheticPool,
+    slots: Sequence[int],
+    data: RealTraining,
+    real: LightningDataModule,
+    gates: Sequence[Any],
+    most: int,
+) -> dict[str, float]:
     training = data.snapshot() if data.copied else None
     if training is None:
         _absent((DUPLICATES, f"{COPIES}*"), "the training data are a stream, or above data.snapshot_limit")
@@ -68,7 +85,12 @@ def audit(
     unique = next((gate for gate in gates if isinstance(gate, Unique)), Unique())
     how: dict[str, Any] = {"ratio": copy.ratio, "shift": copy.shift, "mirror": copy.mirror, "field": copy.field}
     field = data.spec[compared_field(data.spec, copy.field)]
-    samples = _samples(pool, slots, field, most)
+    samples = _samples(pool, slots, field, min(most, max(_LEAST, _COMPARISONS // len(training))))
+    log.info(
+        "counting near-copies among %d pooled samples (they are compared with %d real ones)",
+        len(samples),
+        len(training),
+    )
     figures = {AUDITED: float(len(samples))}
     against_training, duplicates = NotCopy(**how), Unique(unique.ratio, field.name)
     against_training.bind(training)

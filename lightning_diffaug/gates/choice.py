@@ -72,7 +72,14 @@ def chosen_gates(gates: Any, left_out: Sequence[str] = ()) -> list[Any]:
         if name in left_out and value is True:  # as the defaults have it; arguments ask for it
             continue
         wanted[name] = value
-    return [_made(name, value) for name, value in wanted.items() if value is not None and value is not False]
+    made = [_made(name, value) for name, value in wanted.items() if value is not None and value is not False]
+    choosing = [gate.name for gate in made if isinstance(gate, (RightClass, Hard)) and gate.config()["candidates"] > 1]
+    if len(choosing) > 1:  # one that waits for the learner would find out late
+        raise ConfigurationError(
+            f"the gates {choosing} all choose among candidates, and only one can. Set gates.class.candidates=1, or "
+            "gates.hard=false."
+        )
+    return made
 
 
 def _made(name: str, value: Any) -> Any:

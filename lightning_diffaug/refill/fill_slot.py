@@ -20,6 +20,7 @@ from lightning_diffaug.conditions.feedback import Feedback, follow
 from lightning_diffaug.conditions.pairs import are_probabilities
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Gate, Judged, judge, ranking
+from lightning_diffaug.gates.chain import compares
 from lightning_diffaug.generators.pipeline_load import beating
 from lightning_diffaug.pool import Shard
 from lightning_diffaug.spec import LABEL, SOFT_LABEL, SampleSpec
@@ -129,9 +130,10 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         if not pending:
             break
         beat()
-        made = _pass(recipe, slot, condition, pending, attempt, candidates, held)
+        made = _pass(recipe, slot, condition, pending, attempt, candidates)
         passed += sum(one.reason is None for one in made.judged)
         _choose(made, chooser)
+        passed -= _compare(made, recipe.gates, held)
         generated += len(made.rows)
         for i, row in enumerate(made.rows):
             reason = made.judged[i].reason
@@ -172,9 +174,8 @@ def _pass(
     pending: Sequence[int],
     attempt: int,
     candidates: int,
-    held: Mapping[int, Mapping[str, Tensor]],
 ) -> _Pass:
-    """Makes candidates for the rows that are pending, and judges them."""
+    """Makes candidates for the rows that are pending, and judges each by itself."""
     tries = [(row, attempt * candidates + c) for row in pending for c in range(candidates)]
     rows = [row for row, _ in tries]
     wanted = take(condition, rows)
@@ -182,9 +183,9 @@ def _pass(
     samples, given, wrong_shape = _generate(recipe, wanted, seeds)
     if wrong_shape:
         return _Pass(rows, wanted, seeds, {}, {}, [Judged(wrong_shape) for _ in rows])
-    before = {name: torch.stack([held[row][name] for row in sorted(held)]) for name in samples} if held else None
     objected = getattr(recipe.generator, "objected", None)
-    judged = judge(samples, wanted, recipe.gates, len(rows), before, objected)
+    alone = [gate for gate in recipe.gates if not compares(gate)]
+    judged = judge(samples, wanted, alone, len(rows), objected=objected)
     return _Pass(rows, wanted, seeds, samples, given, judged)
 
 
@@ -210,6 +211,24 @@ def _choose(made: _Pass, chooser: Any) -> None:
     for i in passed:
         if best[made.rows[i]] != i:
             made.judged[i].reason = chooser.name
+
+
+def _compare(made: _Pass, gates: Sequence[Gate], held: Mapping[int, Mapping[str, Tensor]]) -> int:
+    """Compares those that are left with each other and with what the slot holds; how many are rejected.
+
+    Only now: a candidate that was not chosen is no reason to reject another.
+    """
+    left = [i for i, one in enumerate(made.judged) if one.reason is None]
+    comparing = [gate for gate in gates if compares(gate)]
+    if not left or not comparing:
+        return 0
+    samples = {name: value[torch.tensor(left)] for name, value in made.samples.items()}
+    before = {name: torch.stack([held[row][name] for row in sorted(held)]) for name in samples} if held else None
+    judged = judge(samples, take(made.condition, left), comparing, len(left), before)
+    for i, one in zip(left, judged, strict=True):
+        made.judged[i].reason = one.reason
+        made.judged[i].scores |= one.scores
+    return sum(one.reason is not None for one in judged)
 
 
 def _provenance(made: _Pass, i: int) -> dict[str, Any]:

@@ -74,3 +74,8 @@ def test_defaults_that_cannot_be_had_come_only_when_arguments_ask_for_them() -> 
 def test_what_is_no_gate_is_said_with_its_key(gates: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         chosen_gates(gates)
+
+
+def test_two_gates_that_choose_are_refused_before_anything_is_made() -> None:
+    with pytest.raises(ConfigurationError, match=r"gates\.class\.candidates=1.*gates\.hard"):
+        chosen_gates({"class": {"candidates": 3}, "hard": True})

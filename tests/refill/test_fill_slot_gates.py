@@ -127,6 +127,30 @@ def test_only_candidates_that_all_gates_let_pass_are_chosen_from() -> None:
         assert row["attempt"] == max(passed, key=lambda c: passed[c])
 
 
+def test_a_candidate_that_is_not_chosen_makes_no_other_a_duplicate() -> None:
+    class Pairs:
+        """Compares samples; here it only says how many it is shown."""
+
+        name = "pairs"
+
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def __call__(
+            self,
+            samples: Mapping[str, Tensor],
+            condition: Mapping[str, Any],
+            admitted: Mapping[str, Tensor] | None = None,
+        ) -> Tensor:
+            self.seen.append(len(samples["image"]))
+            return torch.ones(len(samples["image"]), dtype=torch.bool)
+
+    gate = Pairs()
+    shard = fill_slot(3, _recipe(gate, Best(4)))
+    assert gate.seen == [ROWS], "it sees the chosen ones alone, wherever it stands"
+    assert shard.made["passed"] == 4 * ROWS
+
+
 def test_only_one_gate_can_choose_among_candidates() -> None:
     with pytest.raises(ConfigurationError, match="candidates"):
         fill_slot(0, _recipe(Best(2), Best(3)))
