@@ -204,7 +204,8 @@ class RealTraining:
         n = len(self.raw)  # type: ignore[arg-type]
         size = self._snapshot_bytes()
         source = None
-        strings = self._texts()
+        paths = {field.name: field.path for field in self.spec.texts}
+        texts: dict[str, list[str]] = {name: [] for name in paths}
         if size > self.snapshot_limit:
             if self.raw_name is None:
                 raise ConfigurationError(
@@ -212,27 +213,20 @@ class RealTraining:
                     'so they are not copied for the refill process. Give raw={"_target_": "package.module.function or '
                     'Class", ...}, from which it reads them itself, or raise data.snapshot_limit.'
                 )
-            source = self.raw
-        else:
+            source, stored = self.raw, []
+        # Filled row by row: a list of rows that is stacked would need the memory twice.
+        fields |= {field.name: torch.empty((n, *field.shape), dtype=field.torch_dtype) for field in stored}
+        if stored or texts:
             with untouched_rng():
-                # Filled row by row: a list of rows that is stacked would need the memory twice.
-                fields |= {field.name: torch.empty((n, *field.shape), dtype=field.torch_dtype) for field in stored}
                 for i in range(n):
                     found = leaves(self.raw[i])
                     for field in stored:
                         fields[field.name][i] = leaf_to_tensor(found[field.path], field)
+                    for name, path in paths.items():
+                        texts[name].append(str(found[path]))
         return Snapshot(
-            self.spec, fields, self.class_names, self.label_values, source, self.raw_name if source else None, strings
+            self.spec, fields, self.class_names, self.label_values, source, self.raw_name if source else None, texts
         )
-
-    def _texts(self) -> dict[str, list[str]]:
-        """The texts of all training samples, by field."""
-        paths = {field.name: field.path for field in self.spec.texts}
-        if not paths or self.raw is None:
-            return {}
-        with untouched_rng():
-            found = [leaves(self.raw[i]) for i in range(len(self.raw))]  # type: ignore[arg-type]
-        return {name: [str(sample[path]) for sample in found] for name, path in paths.items()}
 
 
 def _length(dataset: Dataset[Any], is_stream: bool, epoch_length: int | None) -> int:

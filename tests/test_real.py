@@ -20,7 +20,7 @@ def _data(train: Any = None, **settings: Any) -> RealTraining:
     defaults: dict[str, Any] = {
         "raw": None, "fields": None, "fill": None, "labels": None, "synthetic_transform": None,
         "augment_synthetic": True, "return_source": False, "epoch_length": None, "value_range": None,
-        "snapshot_limit": 1 << 30,
+        "snapshot_limit": 1 << 30, "soft_labels": False,
     }  # fmt: skip
     return RealTraining.of(RealModule(train), **{**defaults, **settings})
 
@@ -90,6 +90,23 @@ def test_the_training_data_are_read_once_for_all_who_want_the_snapshot() -> None
     data = _data(Images(200), raw=raw)
     before = raw.reads
     assert data.snapshot() is data.snapshot()
+    assert raw.reads == before + 200
+
+
+def test_texts_are_copied_in_the_pass_that_copies_the_data() -> None:
+    class Captioned(Images):
+        reads = 0
+
+        def __getitem__(self, index: int) -> Any:
+            self.reads += 1
+            return *super().__getitem__(index), f"picture {index}"
+
+    raw = Captioned(200)
+    data = _data(Captioned(200), raw=raw, fields={"0": "image", "1": "label", "2": "caption"})
+    before = raw.reads
+    snapshot = data.snapshot()
+    assert snapshot is not None
+    assert snapshot.texts["caption"] == [f"picture {i}" for i in range(200)]
     assert raw.reads == before + 200
 
 
