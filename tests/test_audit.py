@@ -14,6 +14,7 @@ from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler
 from training_toys import Recorder, prefilled, trainer
 
+import lightning_diffaug.real
 import lightning_diffaug.start
 from lightning_diffaug import DiffAugDataModule
 from lightning_diffaug.audit import repeated
@@ -220,3 +221,18 @@ def test_a_run_without_synthetic_samples_has_all_figures(tmp_path: Path, fit: An
     assert set(figures.values()) == {0.0}
     assert {"pool/audited", "pool/near_duplicates", "pool/near_copies_test", "gates/contamination"} < set(figures)
     assert not mix.real.parts["test"].read
+
+
+def test_training_data_that_can_no_longer_be_read_take_no_figures_with_them(
+    mixed: Mixed, fit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mix = fit(mixed())
+
+    def gone(self: Any) -> Any:
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(lightning_diffaug.real.RealTraining, "snapshot", gone)
+    figures = mix.audit()
+    assert figures["pool/audited"] == 0.0
+    assert "pool/near_copies_train" not in figures
+    assert "stale file handle" in caplog.text
