@@ -25,9 +25,10 @@ class Choice:
 
     Args:
         how: ``"uniform"``; ``"least_augmented"``: the groups, and the samples in them, in random orders, each gone
-            through before it begins anew, so that over any run of slots all are varied equally often, but for one
-            time; ``"misclassified"``: in proportion to the learner's loss on each, over a `FLOOR`; without feedback
-            as uniform.
+            through before it begins anew, so that over the slots from 0 on all are varied equally often, but for one
+            time, as long as the quotas stay: where these follow feedback, the earlier slots are counted by the newest
+            ones, whatever they held, and a sample may be varied again before another; ``"misclassified"``: in
+            proportion to the learner's loss on each, over a `FLOOR`; without feedback as uniform.
         seed: Of the choices.
         n: Real samples.
         classes_of: Slot and rows → class of each row, int64 (rows,): what the earlier slots held.
@@ -91,7 +92,10 @@ class Choice:
         return members[int(permutation(self._seed, which, turn, len(members))[place])]
 
     def _before(self, slot: int, classes: Sequence[int]) -> list[int]:
-        """How many rows of its class come before each row: a function of the quotas, whatever was made of them."""
+        """How many rows of its class come before each row, had all slots followed the quotas that are followed now.
+
+        So a slot's plan follows from what it is planned by alone, and not from what earlier ones were planned by.
+        """
         rows, highest = len(classes), max(classes, default=0) + 1
         done, size, counts = self._counted
         if done > slot or size != rows:

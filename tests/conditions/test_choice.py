@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_diffaug.conditions import RealGuidedPlanner
-from lightning_diffaug.conditions.choice import FLOOR
+from lightning_diffaug.conditions.choice import FLOOR, Choice
 from lightning_diffaug.conditions.draws import permutation
 from lightning_diffaug.conditions.feedback import Feedback
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
@@ -97,6 +97,19 @@ def test_a_permutation_is_the_same_everywhere() -> None:
 
 
 PERMUTATION = [7, 4, 2, 3, 0, 6, 5, 1]
+
+
+def test_where_quotas_follow_feedback_earlier_slots_are_counted_by_the_newest_and_the_promise_says_so() -> None:
+    said = Feedback(2, classes={"loss": [0.0, 0.0, 1.0]}, strength=1.0)
+    planner, late = (_planner((0, 1, 1), choose="least_augmented") for _ in range(2))
+    assert np.ptp(_counts(planner, range(2))[10:]) <= 1
+    planner.follow(said)
+    late.follow(said)  # a slot follows from what it is planned by, and not from what the earlier ones were
+    assert torch.equal(planner.plan(2, ROWS)["source_index"], late.plan(2, ROWS)["source_index"])
+    before = _counts(_planner((0, 1, 1), choose="least_augmented"), range(2))[10:]
+    assert np.ptp(before + _counts(planner, range(2, 3))[10:]) > 1
+    assert "where these follow feedback" in " ".join(str(Choice.__doc__).split())
+
 
 # Misclassified ------------------------------------------------------------------------------------------
 
