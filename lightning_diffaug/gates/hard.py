@@ -16,6 +16,10 @@ from lightning_diffaug.gates.chain import Verdict
 from lightning_diffaug.spec import LABEL
 
 CRITERIA = ("entropy", "loss")
+LEAST_BOUND = math.log(2)
+"""Loss up to which a candidate is plausible in any case: the learner gives its class at least even odds. A learner that
+fits its training data has next to no loss on nearly all of them, and a bound by them alone would let in only what it is
+sure of."""
 
 
 class Hard:
@@ -33,7 +37,7 @@ class Hard:
         candidates: Made for each row, at least 2.
         criterion: ``"entropy"`` of the prediction, or ``"loss"`` on the class that was asked for.
         plausible: Candidates of a higher loss than this quantile, in (0, 1], of the learner's losses on real training
-            samples are rejected. None: no bound.
+            samples are rejected, but none of a loss up to `LEAST_BOUND`. None: no bound.
 
     Raises:
         ConfigurationError: A setting is out of its range.
@@ -75,14 +79,15 @@ class Hard:
         """Takes the learner as it is for the next slot; without one nothing is ranked."""
         if feedback is self._followed:
             return
-        self._followed = feedback
-        self._learner = None if feedback is None or feedback.learner is None else feedback.learner()
+        learner = None if feedback is None or feedback.learner is None else feedback.learner()
+        self._learner = learner
         self.candidates = 1 if self._learner is None else self._wanted
         losses = np.empty(0) if feedback is None else feedback.samples.get("loss", torch.empty(0)).numpy()
         losses = losses[np.isfinite(losses)]
         self._bound = math.inf
         if self.plausible is not None and len(losses):
-            self._bound = float(np.quantile(losses, self.plausible))
+            self._bound = max(LEAST_BOUND, float(np.quantile(losses, self.plausible)))
+        self._followed = feedback  # last: after a failure the next call tries again, not with the learner before
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor | Verdict:
         """Which candidates are plausible; what the learner measured of them goes into their provenance."""

@@ -76,6 +76,34 @@ def test_a_candidate_is_implausible_above_the_quantile_of_real_losses() -> None:
     assert free(SAMPLES, ONES).passed.all()  # type: ignore[union-attr]
 
 
+def test_a_learner_that_fits_its_data_leaves_candidates_of_even_odds_plausible() -> None:
+    """Losses of the candidates: 4.02, 0.64, 0.13."""
+    gate = Hard()
+    gate.follow(_said([0.001, 0.002, 0.006]))
+    verdict = gate(SAMPLES, ONES)
+    assert isinstance(verdict, Verdict)
+    assert verdict.passed.tolist()[:3] == [False, True, True]
+
+
+def test_a_failed_try_to_get_the_learner_is_tried_again_and_not_ranked_by_the_one_before() -> None:
+    gate, fails = Hard(), [True, True, False]
+
+    def learner() -> Sure:
+        if fails.pop(0):
+            raise OSError("no memory")
+        return Sure()
+
+    gate.follow(_said([1.0]))
+    said = Feedback(4, samples={"loss": torch.tensor([9.0])}, learner=learner)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no memory"):
+            gate.follow(said)
+    gate.follow(said)
+    verdict = gate(SAMPLES, ONES)
+    assert isinstance(verdict, Verdict)
+    assert verdict.passed.tolist()[:3] == [True, True, True], "the bound is the later one's"
+
+
 def test_it_is_named_by_its_settings_whatever_it_follows() -> None:
     gate = Hard(3, "loss", None)
     gate.follow(_said([1.0]))
