@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_diffaug.conditions.real_guided_settings import RealGuided
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.feedback.learner import network_name
 from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.gates.choice import chosen_gates
 from lightning_diffaug.gates.nearest import compared_field
@@ -135,7 +136,7 @@ def start_run(
         _check_feedback(pool, mix)
         private = (state or {}).get("private") or run_id
     if ranks.leads_node and not never:
-        refill = _refill(pool, mix, data, run_id, ranks, private, held_out)
+        refill = _refill(pool, mix, data, run_id, ranks, private, _learner_name(pool, trainer), held_out)
         if ranks.leads:
             resumed: dict[str, Any] = {"last_complete": [], "window": {"slots": []}} if state is None else state
             supply = WindowSupply(
@@ -172,6 +173,17 @@ def _check_learner(pool: PoolSettings, generator: Any, gates: Sequence[Any]) -> 
                 f"{key} asks the learner itself, whose weights the refill process does not get. Set feedback=practice "
                 f"(feedback.hand_over=true), or leave {key} out."
             )
+
+
+def _learner_name(pool: PoolSettings, trainer: Any) -> dict[str, Any] | None:
+    """What the refill process makes the learner's network of; None where its weights are not handed over."""
+    module = getattr(trainer, "lightning_module", None)
+    if pool.feedback is None or not pool.feedback.hand_over or module is None:
+        return None
+    try:
+        return network_name(module)
+    except ConfigurationError:  # all ranks say it before the first batch: `LearnerFeedback.on_train_start`
+        return None
 
 
 def _end_on_sigterm(trainer: Any) -> None:
@@ -214,9 +226,10 @@ def _refill(
     run_id: str,
     ranks: Ranks,
     private: str | None,
+    learner: dict[str, Any] | None,
     held_out: Callable[[FieldSpec], Snapshot],
 ) -> Refill:
-    _remove_left_behind(pool.cache_dir)
+    _remove_left_behind(pool.cache_dir, private)
     settings, devices = pool.refill, ranks.gpus
     named = _named(pool.generator, settings)
     if settings.mode != "none":
@@ -267,6 +280,7 @@ def _refill(
         duty=settings.working_share,
         capacity=capacity_slots(pool.capacity, mix.window, mix.slot_size),
         private=private,
+        learner=learner,
         min_acceptance=settings.min_acceptance,
         keep_rejected=pool.keep_rejected,
         held_out=None if unseen is None else str(unseen.save(pool.cache_dir / "snapshots")),
@@ -336,10 +350,13 @@ def _check_device(named: Mapping[str, Any] | None) -> None:
         )
 
 
-def _remove_left_behind(cache_dir: Path) -> None:
-    """Removes the small files, epoch caches and half-done fits of runs on this machine whose process is gone."""
+def _remove_left_behind(cache_dir: Path, private: str | None) -> None:
+    """Removes the small files, epoch caches and half-done fits of runs on this machine whose process is gone.
+
+    Old pools that are one run's own go too, but for that of the run that goes on (`private`).
+    """
     remove_unfinished(cache_dir)
-    remove_left_behind(cache_dir / "pools")
+    remove_left_behind(cache_dir / "pools", keep=private)
     runs = cache_dir / "runs"
     for folder in runs.iterdir() if runs.is_dir() else ():
         run_id, machine, pid = [*folder.name.rsplit("-", 2), "", ""][:3]

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
-from lightning_diffaug.errors import ConfigurationError, PoolError
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.conversion import Conversion, found_conversion
 from lightning_diffaug.feedback.learner import network_name, packed, rebuilt, same_logits
 from lightning_diffaug.feedback.measure import Scores, asked, by_class, measure
@@ -86,7 +86,13 @@ class LearnerFeedback(Callback):
             self._handed = self._prepared(trainer, pl_module, self._samples)
 
     def _say_lost(self, run: MixRun | None) -> None:
-        """Warns of a resume whose plans are gone with their pool."""
+        """Warns of a resume whose plans are gone with their pool, or cannot be read."""
+        try:
+            self._say_gone(run)
+        except Exception as error:  # of a damaged file system; training does without
+            log.warning("the plans of the resumed run cannot be read (%s: %s)", type(error).__name__, error)
+
+    def _say_gone(self, run: MixRun | None) -> None:
         if run is None or not run.resumes_own_pool:
             return
         due = [epoch for epoch in range(run.epoch or 0) if self._due(run, epoch)]
@@ -128,17 +134,29 @@ class LearnerFeedback(Callback):
         if run is None or samples is None or epoch is None or not self._due(run, epoch):
             return
         ranks = Ranks.of(trainer)
-        plans = None if run.pool is None else Plans(run.pool.folder)
-        found = ranks.agree(None if plans is None else plans.of_epoch(epoch))
-        if found is None:
+        plans: Plans | None = None
+        found: Plan | None = None
+        failure = ""
+        if ranks.leads:  # what fails here alone is told to all: no rank may wait for another
+            try:
+                plans = None if run.pool is None else Plans(run.pool.folder)
+                found = None if plans is None else plans.of_epoch(epoch)
+            except Exception as error:
+                failure = _unusable(error)
+        found, failure = ranks.agree((found, failure))
+        if failure:
+            self._say(failure, ranks)
+        elif found is None:
             values, failure = self._measured(trainer, pl_module, samples, epoch, ranks)
             if not failure:
                 failure = ranks.agree(self._failure_of(values) or ("" if plans is not None else "there is no pool"))
             if not failure and ranks.leads and plans is not None and run.pool is not None:
                 try:
                     found = self._written(plans, run.pool, run, epoch, pl_module, samples, values)
-                except (PoolError, ConfigurationError) as error:
+                except ConfigurationError as error:
                     failure = str(error)
+                except Exception as error:
+                    failure = _unusable(error)
             found, failure = ranks.agree((found, failure))
             if failure:
                 self._say(failure, ranks)
@@ -208,7 +226,7 @@ class LearnerFeedback(Callback):
         scorer = None
         if self._handed is not None:
             columns = torch.tensor(samples.columns)
-            scorer = plans.put_scorer(*packed(self._handed[0], module, self._handed[1], columns))
+            scorer = plans.put_scorer(*packed(module, self._handed[1], columns))
         count = len(samples.class_names)
         classes = {metric: by_class(value, samples.class_index, count) for metric, value in values.items()}
         content = {"metric": self._settings.metric, "strength": self._settings.strength, "classes": classes}
@@ -235,3 +253,8 @@ class LearnerFeedback(Callback):
                 for name, value in zip(samples.class_names, map(float, values), strict=False):
                     figures |= {f"feedback/{metric}_class_{name}": value} if value == value else {}
         return figures
+
+
+def _unusable(error: Exception) -> str:
+    log.debug("plans could not be read or written", exc_info=True)
+    return f"the plans cannot be read or written ({type(error).__name__}: {error})"

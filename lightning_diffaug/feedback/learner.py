@@ -94,10 +94,8 @@ def rebuilt(name: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module
     return network
 
 
-def packed(
-    name: Mapping[str, Any], module: nn.Module, conversion: Conversion, columns: Tensor
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and texts of which `unpacked` makes the learner again.
+def packed(module: nn.Module, conversion: Conversion, columns: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and texts of which `unpacked`, told the network's name, makes the learner again.
 
     Raises:
         ConfigurationError: Its state is more than tensors.
@@ -112,20 +110,27 @@ def packed(
     tensors = {f"{_WEIGHTS}{key}": value for key, value in state.items()}
     tensors |= {_TABLE: conversion.table, _COLUMNS: columns}
     field = {**asdict(conversion.field), "shape": list(conversion.field.shape)}
-    return tensors, {"network": json.dumps(name, sort_keys=True), "field": json.dumps(field, sort_keys=True)}
+    return tensors, {"field": json.dumps(field, sort_keys=True)}
 
 
-def unpacked(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> LearnerNetwork:
+def unpacked(name: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> LearnerNetwork:
     """The inverse of `packed`.
+
+    Args:
+        name: What `network_name` said, from the run's own job: a file with weights never says what is imported.
+        tensors: What was packed.
+        meta: The texts with it.
 
     Raises:
         GeneratorError: It cannot be made.
     """
+    if name is None:
+        raise GeneratorError("the run's job does not name the learner's network, so its weights cannot be used")
     try:
         field = json.loads(meta["field"])
         spec = FieldSpec(**{**field, "shape": tuple(field["shape"])})
         weights = {key.removeprefix(_WEIGHTS): value for key, value in tensors.items() if key.startswith(_WEIGHTS)}
-        network = rebuilt(json.loads(meta["network"]), weights)
+        network = rebuilt(name, weights)
         return LearnerNetwork(network, Conversion(spec, tensors[_TABLE]), tensors[_COLUMNS])
     except (ConfigurationError, KeyError, ValueError, TypeError) as error:
         raise GeneratorError(f"the learner cannot be made from what was handed over: {error}") from error

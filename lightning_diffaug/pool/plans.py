@@ -55,9 +55,14 @@ class Plans:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Folder(folder)
         self._read: dict[str, Plan] = {}
+        self._unreadable: set[str] = set()
 
     def all(self) -> list[Plan]:
-        """All whole entries, ascending; a damaged one is set aside and said once."""
+        """All whole entries, ascending; a damaged one is set aside, and one that cannot be read left out; said once.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
         names = [name for name in self._folder.list(PLANS) if _NAME.fullmatch(name)]
         for name in names:
             if name not in self._read:
@@ -68,6 +73,11 @@ class Plans:
     def at(self, slot: int) -> Plan | None:
         """The plan that holds for a slot; None before the first."""
         return next((plan for plan in reversed(self.all()) if plan.from_slot <= slot), None)
+
+    def read_before(self, slot: int) -> Plan | None:
+        """`at`, of the entries that were read already: the folder is not looked at."""
+        held = [plan for plan in self._read.values() if plan.from_slot <= slot]
+        return max(held, key=lambda plan: plan.from_slot, default=None)
 
     def of_epoch(self, epoch: int) -> Plan | None:
         """The plan that was written at an epoch's end."""
@@ -156,7 +166,13 @@ class Plans:
 
     def _load(self, name: str) -> None:
         path = self._folder.path(f"{PLANS}/{name}")
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            self._left_out(name, f"cannot be read ({error})")
+            return
         try:
             state = json.loads(data)
             checksum = state.pop("checksum")
@@ -164,11 +180,18 @@ class Plans:
                 raise ValueError("its checksum or version is another")
             self._read[name] = Plan(**state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            moved = self._folder.set_aside(f"{PLANS}/{name}")
-            _log.error(
-                "the plan %s is damaged (%s) and set aside as %s: the slots that it holds for follow the plan before.",
-                path, error, moved,
-            )  # fmt: skip
+            try:
+                moved = self._folder.set_aside(f"{PLANS}/{name}")
+            except (OSError, PoolError) as failure:
+                self._left_out(name, f"is damaged ({error}) and cannot be set aside ({failure})")
+            else:
+                self._left_out(name, f"is damaged ({error}) and set aside as {moved}")
+
+    def _left_out(self, name: str, why: str) -> None:
+        if name not in self._unreadable:
+            path = self._folder.path(f"{PLANS}/{name}")
+            _log.error("the plan %s %s: the slots that it holds for follow the plan before.", path, why)
+        self._unreadable.add(name)
 
     def _put(self, sub: str, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
         own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}  # none share memory

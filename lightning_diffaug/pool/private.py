@@ -32,18 +32,23 @@ _OWN = {
 }
 
 
-def remove_left_behind(pools: Path) -> list[Path]:
+def remove_left_behind(pools: Path, keep: str | None = None) -> list[Path]:
     """Removes the private pools that no run has touched for `KEPT_SECONDS`; returns which.
 
     Only a resume of its run can use such a pool. Files that are not the pool's own stay, and their folder with them.
 
     Args:
         pools: Folder of pools.
+        keep: Name of the run that goes on, whose pool stays however old it is; None: a new one.
     """
     removed = []
     for folder in sorted(pools.iterdir()) if pools.is_dir() else []:
         with contextlib.suppress(OSError, PoolError):  # gone meanwhile, foreign, or not ours to remove
-            if _touched(folder) < time.time() - KEPT_SECONDS and _is_private(folder) and not _is_read(folder):
+            if (
+                _touched(folder) < time.time() - KEPT_SECONDS
+                and _owner(folder) not in (None, keep)
+                and not _is_read(folder)
+            ):
                 _remove(folder)
                 removed.append(folder)
     if removed:
@@ -54,9 +59,10 @@ def remove_left_behind(pools: Path) -> list[Path]:
     return removed
 
 
-def _is_private(folder: Path) -> bool:
+def _owner(folder: Path) -> str | None:
     header = PoolHeader.from_json((folder / _HEADER).read_bytes(), str(folder))
-    return header.parts.get("private") is not None
+    owner = header.parts.get("private")
+    return None if owner is None else str(owner)
 
 
 def _is_read(folder: Path) -> bool:

@@ -75,6 +75,7 @@ class Job:
         min_acceptance: Share of the samples made below which filling ends, in [0, 1).
         keep_rejected: Rejected samples of each reason that are kept for each slot.
         private: Name of the run that alone uses the pool, or None for a shared pool.
+        learner: Name of the network whose weights are handed over, or None where none are.
     """
 
     generator: dict[str, Any]
@@ -102,6 +103,7 @@ class Job:
     held_out: str | None = None
     held_out_hash: str | None = None
     private: str | None = None
+    learner: dict[str, Any] | None = None
 
     def write(self, path: Path) -> Path:
         """Writes the job as JSON."""
@@ -255,7 +257,7 @@ class Job:
             reader.bind(snapshot)
             if hasattr(reader, "bind_held_out") and self.held_out is not None:
                 reader.bind_held_out(Snapshot.load(Path(self.held_out)))
-        reader = None if pool is None or self.private is None else PlanReader(pool.folder)
+        reader = None if pool is None or self.private is None else PlanReader(pool.folder, self.learner)
         return Recipe(
             planner=planner,
             generator=generator,

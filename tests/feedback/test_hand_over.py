@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from training_toys import unnamed
 from lightning_diffaug.conditions.feedback import scores_of
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.conversion import Conversion, found_conversion
+from lightning_diffaug.feedback.learner import network_name
 from lightning_diffaug.feedback.reading import PlanReader
+from lightning_diffaug.gates.hard import LEAST_BOUND
 from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.pool.plans import Plans
 from lightning_diffaug.refill.fill_slot import row_seed
 from lightning_diffaug.spec import FieldSpec
 
@@ -39,7 +43,7 @@ def test_the_learner_in_the_refill_sees_and_says_just_what_it_does_in_training(t
     learner = fitted(_mixed(tmp_path), tmp_path, 1)
     plan = plans_in(tmp_path).of_epoch(0)
     assert plan is not None
-    feedback = PlanReader(own_pool(tmp_path))(plan.from_slot)
+    feedback = PlanReader(own_pool(tmp_path), network_name(Learner()))(plan.from_slot)
     assert feedback is not None
     assert feedback.learner is not None
     network = feedback.learner()
@@ -57,7 +61,7 @@ def test_the_learner_in_the_refill_sees_and_says_just_what_it_does_in_training(t
 @pytest.mark.parametrize("off", [0.3, -0.3])
 def test_what_is_in_between_is_rounded_as_the_pool_does_and_has_a_gradient(off: float, tmp_path: Path) -> None:
     fitted(_mixed(tmp_path), tmp_path, 1)
-    feedback = PlanReader(own_pool(tmp_path))(999)
+    feedback = PlanReader(own_pool(tmp_path), network_name(Learner()))(999)
     assert feedback is not None
     assert feedback.learner is not None
     network = feedback.learner()
@@ -78,11 +82,11 @@ def test_of_several_candidates_the_plausible_one_that_the_learner_finds_hardest_
     assert all("scores" not in row for row in before.rows), "as long as nothing was said, nothing is ranked"
     assert before.made["generated"] == 16
     assert after.made["generated"] >= 3 * 16
-    feedback = PlanReader(pool.folder)(plans[0].from_slot)
+    feedback = PlanReader(pool.folder, network_name(Learner()))(plans[0].from_slot)
     assert feedback is not None
     assert feedback.learner is not None
     network = feedback.learner()
-    bound = float(feedback.samples["loss"].quantile(0.9))
+    bound = max(LEAST_BOUND, float(feedback.samples["loss"].quantile(0.9)))
     chosen = 0
     for row in after.rows:
         if row["attempt"] >= 3:
@@ -96,6 +100,30 @@ def test_of_several_candidates_the_plausible_one_that_the_learner_finds_hardest_
         assert row["scores"]["learner_loss"] == pytest.approx(float(wanted.max()), rel=1e-4)
         chosen += 1
     assert chosen > 8
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_with_weights_never_says_what_is_imported(
+    named: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted(_mixed(tmp_path), tmp_path, 1)
+    plans, called = plans_in(tmp_path), list[Any]()
+    tensors, meta = plans.scorer(plans.all()[0])
+    assert set(meta) == {"field"}
+    monkeypatch.setattr(torch, "load", lambda *given, **more: called.append((given, more)))
+    foreign = Plans(tmp_path / "foreign")
+    network = {"_target_": "torch.load", "f": "somewhere.pt", "inner": {"_target_": "torch.load", "f": "x"}}
+    digest = foreign.put_scorer(tensors, {**meta, "network": json.dumps(network)})
+    foreign.write(0, 0, plans.all()[0].content, {}, digest)
+    feedback = PlanReader(tmp_path / "foreign", network_name(Learner()) if named else None)(0)
+    assert feedback is not None
+    assert not called
+    if named:
+        assert feedback.learner is not None
+        assert type(feedback.learner().network) is Learner  # type: ignore[attr-defined]
+    else:
+        assert feedback.learner is None
+        assert any("made without the learner" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from training_toys import same, trainer, unnamed
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.pool import SyntheticPool
+from lightning_diffaug.pool.private import KEPT_SECONDS
 
 EPOCHS, BATCHES = 4, 6
 
@@ -278,3 +281,53 @@ def test_a_resume_without_its_plans_says_so(lost: bool, tmp_path: Path, caplog: 
     resumed = fitted(_mixed(tmp_path), tmp_path, ckpt_path=checkpoint)
     assert len(resumed.seen["train"]) == EPOCHS * BATCHES - 8
     assert ("at the end of its epoch 0 is not in the cache folder" in caplog.text) == lost
+
+
+def test_a_late_resume_finds_its_own_pool(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = tmp_path / "interrupted.ckpt"
+    with pytest.raises(InterruptedError):
+        fitted(_mixed(tmp_path), tmp_path, callbacks=[SaveAndStop("on_train_batch_end", 8, checkpoint)])
+    pool, then = own_pool(tmp_path), time.time() - 2 * KEPT_SECONDS
+    held = SyntheticPool.open(pool).slots()
+    for path in [*pool.rglob("*"), pool]:
+        os.utime(path, (then, then))
+    times = {slot: (pool / "slots" / f"{slot:09d}.safetensors").stat().st_mtime for slot in held}
+    fitted(_mixed(tmp_path), tmp_path, ckpt_path=checkpoint)
+    kept = [slot for slot in held if (pool / "slots" / f"{slot:09d}.safetensors").stat().st_mtime == times[slot]]
+    assert held
+    assert kept == held, "none was made again"
+    assert "is not in the cache folder" not in caplog.text
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before any plan", "after a plan"])
+def test_a_folder_of_plans_that_cannot_be_used_does_not_end_training(
+    first: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Loop(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            plans = own_pool(tmp_path) / "plans"
+            if plans.is_symlink() or (not first and not plans.exists()):
+                return
+            if plans.exists():
+                plans.rename(plans.with_name("before"))
+            plans.symlink_to(plans)
+
+    learner = fitted(_mixed(tmp_path), tmp_path, callbacks=[Loop()])
+    assert len(learner.seen["train"]) == EPOCHS * BATCHES
+    said = [record for record in caplog.records if "the plans cannot be read or written" in record.getMessage()]
+    assert len([record for record in said if record.levelno >= logging.ERROR]) == 1
+    assert "The plans cannot be read (" in caplog.text, "the refill says it too"
+    labels = _labels(SyntheticPool.open(own_pool(tmp_path)), SyntheticPool.open(own_pool(tmp_path)).slots()[-2:])
+    assert (labels.tolist() == [0.25] * CLASSES) == first, "a plan that was read holds on"
+
+
+def test_a_resume_whose_plans_cannot_be_read_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = tmp_path / "interrupted.ckpt"
+    with pytest.raises(InterruptedError):
+        fitted(_mixed(tmp_path), tmp_path, callbacks=[SaveAndStop("on_train_batch_end", 8, checkpoint)])
+    plans = own_pool(tmp_path) / "plans"
+    plans.rename(plans.with_name("before"))
+    plans.symlink_to(plans)
+    resumed = fitted(_mixed(tmp_path), tmp_path, ckpt_path=checkpoint)
+    assert len(resumed.seen["train"]) == EPOCHS * BATCHES - 8
+    assert "the plans of the resumed run cannot be read" in caplog.text

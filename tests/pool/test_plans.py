@@ -66,6 +66,32 @@ def test_a_damaged_plan_is_set_aside_and_the_one_before_holds(
     assert list((tmp_path / "damaged").iterdir()), "nothing is deleted"
 
 
+@pytest.mark.parametrize("harm", ["unreadable", "damaged"])
+def test_a_plan_that_can_neither_be_read_nor_set_aside_is_left_out(
+    harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = Plans(tmp_path)
+    plans.write(4, 0, {"a": 1}, {})
+    plans.write(9, 1, {"a": 2}, {})
+    path, read = tmp_path / "plans" / f"{9:09d}.json", Path.read_bytes
+    if harm == "damaged":
+        path.write_text("")
+        (tmp_path / "damaged").symlink_to(tmp_path / "damaged")
+    else:
+
+        def fails(self: Path) -> bytes:
+            if self == path:
+                raise OSError(5, "Input/output error")
+            return read(self)
+
+        monkeypatch.setattr(Path, "read_bytes", fails)
+    again = Plans(tmp_path)
+    with caplog.at_level(logging.ERROR):
+        assert [plan.from_slot for plan in (again.at(20), again.at(20)) if plan] == [4, 4]
+    assert len(caplog.records) == 1
+    assert path.exists()
+
+
 @pytest.mark.parametrize("sub", ["plans", "scorers"])
 def test_tensors_are_read_as_they_were_written_or_not_at_all(sub: str, tmp_path: Path) -> None:
     plans = Plans(tmp_path)

@@ -40,6 +40,14 @@ def test_a_private_pool_goes_a_month_after_its_last_use(tmp_path: Path) -> None:
     assert not pool.folder.exists()
 
 
+def test_the_pool_of_the_run_that_goes_on_stays_however_old(tmp_path: Path) -> None:
+    own, other = _pool(tmp_path, "run"), _pool(tmp_path, "another", "bb")
+    for pool in (own, other):
+        _age(pool.folder, 10 * KEPT_SECONDS)
+    assert remove_left_behind(tmp_path / "pools", keep="run") == [other.folder]
+    assert own.has(3)
+
+
 def test_a_shared_pool_stays_however_old(tmp_path: Path) -> None:
     pool = _pool(tmp_path, None)
     _age(pool.folder, 10 * KEPT_SECONDS)
