@@ -86,7 +86,8 @@ class DiffAugDataModule(LightningDataModule):
             `TextSettings`; None: the generator's own. A string of the sample that `fields` calls ``"caption"`` is it.
         real_guided: Which real samples are varied where the generator starts from some: a mapping of `RealGuided`.
         soft_labels: Whether training batches have float32 (C,) probabilities in the place of each label: of a synthetic
-            sample those that its planner made (``real_guided`` with a ``gamma``), else 1 at its class. For the mix a
+            sample those that its planner made (``real_guided`` with a ``gamma``), else 1 at its class. C is the highest
+            label after its transform + 1; where labels are negative or strings, their number. For the mix a
             sample counts for its class. Where the wrapped module's own loader is used, labels are its own.
         gates: What may enter the pool. None: the gates against what is wrong (finite, in range, not blank, no copy of a
             training sample, no duplicate in its slot). A mapping changes these by name, as `gates.choice.chosen_gates`

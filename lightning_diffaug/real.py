@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from lightning_diffaug.columns import columns_of, trained_labels
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.mixing.dataset import MixedDataset
 from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
@@ -133,11 +134,22 @@ class RealTraining:
             number = {value: i for i, value in enumerate(distinct)}
             index = np.array([number[value] for value in values], dtype=np.int64)
         names = class_names(raw_data, distinct) if raw_data is not None and distinct else []
-        soft = SoftLabels.of(spec, distinct, None if is_stream else index, real_sample) if soft_labels else None
+        soft = None
+        if soft_labels:
+            soft = SoftLabels.of(spec, trained_labels(adapter, template, transform, distinct), real_sample)
         return cls(
             facts, raw_data, raw_name, spec, tuple(distinct), tuple(names), index, adapter, transform, return_source,
             soft, length, is_stream, snapshot_limit,
         )  # fmt: skip
+
+    @functools.cached_property
+    def columns(self) -> list[int]:
+        """The learner's column of each class, by the label that it is trained on; see `columns.columns_of`."""
+        labels = None
+        if self.raw is not None:
+            with untouched_rng():
+                labels = trained_labels(self.adapter, self.raw[0], self.synthetic_transform, self.label_values)
+        return columns_of(self.label_values if labels is None else labels)
 
     @property
     def class_counts(self) -> list[int]:

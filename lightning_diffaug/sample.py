@@ -304,6 +304,11 @@ class SampleAdapter:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments  # to loader workers that are spawned
 
+    def label_leaves(self) -> list[Any]:
+        """The label of each class, as a raw sample holds it."""
+        field = self.spec[LABEL]
+        return self._decode(torch.arange(len(self._label_values)), field, self._leaves[field.path])
+
     def samples(
         self,
         fields: Mapping[str, Tensor],

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import get_worker_info
 
+from lightning_diffaug.columns import columns_of, label_of
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.sample import describe, leaves
 from lightning_diffaug.spec import LABEL, SOFT_LABEL, LabelValue, SampleSpec
@@ -25,32 +25,26 @@ log = logging.getLogger(__name__)
 class SoftLabels:
     """Puts float32 (C,) probabilities in the place of the label, once a sample's transforms are done.
 
+    Their columns are those of the labels that samples have after their transform, see `columns.columns_of`. The pool's
+    own soft labels are over class indices, and are mapped to them.
+
     Attributes:
         path: Path of the label in a sample.
-        classes: Number of classes.
-        class_index: Class of each real sample, int64 (n,); None for a stream, whose labels are looked up.
-        number_of: The user's label → class index.
+        columns: Column of each class index.
+        column_of: Label of a transformed sample → column.
     """
 
     path: str
-    classes: int
-    class_index: np.ndarray[Any, Any] | None
-    number_of: Mapping[LabelValue, int]
+    columns: tuple[int, ...]
+    column_of: Mapping[LabelValue, int]
 
     @classmethod
-    def of(
-        cls,
-        spec: SampleSpec,
-        label_values: Sequence[LabelValue],
-        class_index: np.ndarray[Any, Any] | None,
-        sample: Any,
-    ) -> SoftLabels:
+    def of(cls, spec: SampleSpec, labels: Sequence[LabelValue] | None, sample: Any) -> SoftLabels:
         """For samples like this one.
 
         Args:
             spec: The fields of a sample.
-            label_values: The user's label of each class index.
-            class_index: Class of each real sample; None for a stream.
+            labels: The label of each class index after a sample's transform; None: not an integer or string each.
             sample: A real training sample, transformed.
 
         Raises:
@@ -58,26 +52,31 @@ class SoftLabels:
         """
         label = spec.get(LABEL)
         found = None if label is None else leaves(sample).get(label.path)
-        if label is None or found is None or not (isinstance(found, str) or np.ndim(found) == 0):
+        if label is None or not labels or found is None or label_of(found) is None:
             raise ConfigurationError(
                 "data.soft_labels=true puts probabilities in the place of a sample's label, and the training samples "
                 f"have none there:\n{describe(sample)}\nSet data.soft_labels=false, or let the dataset have an integer "
                 "label, after its transform where it was before."
             )
-        return cls(label.path, len(label_values), class_index, {value: i for i, value in enumerate(label_values)})
+        columns = columns_of(labels)
+        return cls(label.path, tuple(columns), dict(zip(labels, columns, strict=True)))
 
-    def of_real(self, samples: Sequence[Any], indices: Sequence[int]) -> list[Any]:
-        """Real samples, each with all of the probability on its class.
+    @property
+    def width(self) -> int:
+        """Columns, C."""
+        return max(self.columns) + 1
+
+    def of_real(self, samples: Sequence[Any]) -> list[Any]:
+        """Samples, each with all of the probability on its label.
 
         Args:
             samples: Transformed.
-            indices: Of the samples in the training data.
+
+        Raises:
+            SampleStructureError: A label is of no known class.
         """
-        if self.class_index is not None:
-            numbers = self.class_index[list(indices)].tolist()
-        else:
-            numbers = [self._number(leaves(sample)[self.path]) for sample in samples]
-        return self._with(samples, self._one_hot(torch.tensor(numbers, dtype=torch.int64)))
+        columns = torch.tensor([self._column(leaves(sample)[self.path]) for sample in samples], dtype=torch.int64)
+        return self._with(samples, functional.one_hot(columns, self.width).float())
 
     def of_synthetic(self, samples: Sequence[Any], fields: Mapping[str, Tensor]) -> list[Any]:
         """Pooled samples, each with the soft label that was stored with it, else as `of_real`.
@@ -91,19 +90,28 @@ class SoftLabels:
         """
         soft = fields.get(SOFT_LABEL)
         if soft is None:
-            return self._with(samples, self._one_hot(fields[LABEL]))
-        if soft.shape[1:] != (self.classes,):
+            return self.of_real(samples)
+        if soft.shape[1:] != (len(self.columns),):
             raise SampleStructureError(
                 f"the pool's soft labels are of {tuple(soft.shape[1:])} classes and the training data have "
-                f"{self.classes}: the planner (data.planner) made them so. Set data.soft_labels=false, or correct it."
+                f"{len(self.columns)}: the planner (data.planner) made them so. Set data.soft_labels=false, or correct "
+                "it."
             )
-        return self._with(samples, soft)
+        placed = torch.zeros(len(soft), self.width).index_add_(1, torch.tensor(self.columns), soft)
+        return self._with(samples, placed)
 
-    def _number(self, label: Any) -> int:
-        return self.number_of[label.item() if hasattr(label, "item") else label]
-
-    def _one_hot(self, numbers: Tensor) -> Tensor:
-        return functional.one_hot(numbers, self.classes).float()
+    def _column(self, leaf: Any) -> int:
+        label = label_of(leaf)
+        column = None if label is None else self.column_of.get(label)
+        if column is None:
+            known = ", ".join(map(repr, list(self.column_of)[:10])) + (", …" if len(self.column_of) > 10 else "")
+            raise SampleStructureError(
+                f"a training sample has the label {leaf!r} after its transform, and the classes of the training data "
+                f"have {known} after theirs, so no column of its probabilities is known. Let raw= and labels= (of a "
+                "stream: raw=) have all classes with the labels that samples have, give a synthetic_transform= that "
+                "makes the same labels, or set data.soft_labels=false."
+            )
+        return column
 
     def _with(self, samples: Sequence[Any], labels: Tensor) -> list[Any]:
         def put(sample: Any, label: Tensor) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,15 +16,19 @@ from torch.utils.data import IterableDataset
 from training_toys import Images, RealModule, Recorder, jitter, trainer
 
 from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.columns import columns_of
 from lightning_diffaug.errors import ConfigurationError, GeneratorError, SampleStructureError
+from lightning_diffaug.feedback.samples import LearnerSamples
 from lightning_diffaug.models import ImageClassifier
 from lightning_diffaug.pool import Shard
+from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
 from lightning_diffaug.soft_labels import SoftLabels
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
-NAMES = [10, 20, 40]
-LABELS = [10] * 4 + [20] * 8 + [40] * 12
+NAMES = [-10, 20, 40]  # not all of them can be columns, so they have those of their ranks
+LABELS = [-10] * 4 + [20] * 8 + [40] * 12
+CLASSES = [NAMES.index(label) for label in LABELS]
 CROSS = {"pairs": "cross", "cross": "any", "gamma": 0.5}
 
 
@@ -116,7 +119,7 @@ def test_without_the_setting_labels_are_the_users_own_and_that_is_said_once(
 
 
 def test_samples_count_for_their_class_and_the_setting_changes_nothing_else(tmp_path: Path) -> None:
-    settings = {"planner": {"10": 1.0, "40": 1.0}, "allocation": {"10": 1.0, "40": 3.0}}
+    settings = {"planner": {"-10": 1.0, "40": 1.0}, "allocation": {"-10": 1.0, "40": 3.0}}
     soft, hard = (
         _trained_on(_module(tmp_path, soft_labels=soft, **settings), tmp_path).seen["train"] for soft in (True, False)
     )
@@ -127,7 +130,7 @@ def test_samples_count_for_their_class_and_the_setting_changes_nothing_else(tmp_
         real = ~source["is_synthetic"]
         assert [NAMES[c] for c in probabilities[real].argmax(1).tolist()] == labels[real].tolist()
         drawn += labels[~real].tolist()
-    assert sorted(drawn) == [10] * 3 + [40] * 9
+    assert sorted(drawn) == [-10] * 3 + [40] * 9
 
 
 def test_samples_without_a_soft_label_have_all_of_it_on_their_class(tmp_path: Path) -> None:
@@ -205,6 +208,92 @@ def test_labels_of_a_stream_are_looked_up(tmp_path: Path) -> None:
     assert torch.equal(real, functional.one_hot(torch.tensor(numbers), 3).float())
 
 
+# Columns ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [
+        ([0, 1, 2], [0, 1, 2]),
+        ([0, 1, 3], [0, 1, 3]),
+        ([2, 1, 0], [2, 1, 0]),
+        ([-1, 1], [0, 1]),
+        ([5, -2, 5], [1, 0, 1]),
+        (["dog", "cat"], [1, 0]),
+        ([3, "a"], [0, 1]),
+    ],
+)
+def test_the_column_of_a_label_is_itself_where_it_can_be_and_else_its_rank(labels: Any, columns: list[int]) -> None:
+    assert columns_of(labels) == columns
+
+
+class Turned(Images):
+    """`Images` with a target_transform, or a transform of the pair, that turns the classes around."""
+
+    def __init__(self, pair: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.target_transform = None if pair else (lambda label: 2 - label)
+        self.transforms = (lambda image, label: (image, 2 - label)) if pair else None
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        if self.transforms is not None:
+            return self.transforms(image, label)
+        return image, label if self.target_transform is None else self.target_transform(label)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("gamma", [None, 0.5])
+def test_soft_and_hard_labels_agree_after_a_transform_of_the_label(
+    pair: bool, gamma: float | None, tmp_path: Path
+) -> None:
+    seen = {}
+    for soft in (True, False):
+        mixed = _module(
+            tmp_path, RealModule(Turned(pair, labels=CLASSES)), soft_labels=soft,
+            real_guided={"pairs": "cross", "cross": "any", "gamma": gamma},
+        )  # fmt: skip
+        seen[soft] = _trained_on(mixed, tmp_path)
+    for (_, probabilities, source), (_, labels, _) in zip(
+        seen[True].seen["train"], seen[False].seen["train"], strict=True
+    ):
+        for i, label in enumerate(labels.tolist()):
+            wanted = functional.one_hot(torch.tensor(label), 3).float()
+            if source["is_synthetic"][i] and gamma is not None:
+                shard, row = seen[True].shards[int(source["slot"][i])], int(source["row"][i])
+                assert int(shard.fields["label"][row]) == 2 - label
+                wanted = shard.fields["soft_label"][row].flip(0)
+            assert torch.equal(probabilities[i], wanted)
+
+
+def test_a_label_that_does_not_occur_has_its_column(tmp_path: Path) -> None:
+    names = [0, 1, 3]
+    labels = [names[c] for c in CLASSES]
+    model = _trained_on(_module(tmp_path, RealModule(Images(labels=labels))), tmp_path)
+    for _, probabilities, source in model.seen["train"]:
+        assert probabilities.shape == (4, 4)
+        for i in range(4):
+            if source["is_synthetic"][i]:
+                soft = model.shards[int(source["slot"][i])].fields["soft_label"][int(source["row"][i])]
+                assert torch.equal(probabilities[i, names], soft)
+                assert probabilities[i, 2] == 0
+            else:
+                assert int(probabilities[i].argmax()) == labels[int(source["real_index"][i])]
+
+
+@pytest.mark.parametrize(("labels", "columns"), [([0, 1, 3], [2, 1, -1]), ([0, 1, 2], [2, 1, 0])])
+def test_the_learner_is_asked_about_the_columns_that_it_is_trained_on(labels: list[int], columns: list[int]) -> None:
+    settings: dict[str, Any] = dict.fromkeys(
+        ["raw", "fields", "fill", "labels", "synthetic_transform", "epoch_length", "value_range"]
+    )
+    real = RealModule(Turned(False, labels=[labels[c] for c in CLASSES]))
+    data = RealTraining.of(
+        real, augment_synthetic=True, return_source=False, soft_labels=True, snapshot_limit=1 << 30, **settings
+    )
+    assert data.soft_labels is not None
+    assert LearnerSamples(real, data).columns == list(data.soft_labels.columns) == columns_of(columns)
+
+
 # What is wrong ------------------------------------------------------------------------------------------
 
 
@@ -220,6 +309,13 @@ def test_samples_without_a_label_are_refused_with_the_key(tmp_path: Path) -> Non
     mixed = _module(tmp_path, RealModule(Unlabelled(labels=LABELS)), labels=LABELS, real_guided=None)
     with pytest.raises(ConfigurationError, match=r"(?s)have none there.*data\.soft_labels=false"):
         mixed.train_dataloader()
+
+
+def test_a_label_of_a_stream_that_raw_does_not_have_is_refused_with_the_key(tmp_path: Path) -> None:
+    known = Images(labels=[20 if label == -10 else label for label in LABELS])
+    mixed = _module(tmp_path, RealModule(Stream(), shuffle=False), raw=known, epoch_length=24, when_short="wait")
+    with pytest.raises(SampleStructureError, match=r"(?s)label -10.*have 20, 40.*raw=.*data\.soft_labels=false"):
+        _trained_on(mixed, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +356,7 @@ def test_soft_labels_of_other_classes_are_refused(tmp_path: Path) -> None:
     ))  # fmt: skip
     shard = fill_slot(0, Recipe(Planner(), Varied(), (), spec, slot_size=6))
     images = Images(labels=LABELS)
-    labels = SoftLabels.of(spec, NAMES, np.zeros(24, np.int64), images[0])
+    labels = SoftLabels.of(spec, NAMES, images[0])
     with pytest.raises(SampleStructureError, match=r"\(5,\) classes.*have 3.*data\.soft_labels"):
         labels.of_synthetic([images[0]] * 6, shard.fields)
 
@@ -273,7 +369,7 @@ class Pictures(Images):
 
     def __getitem__(self, index: int) -> Any:
         image, label = super().__getitem__(index)
-        return image.float() / 255, NAMES.index(label)
+        return image.float() / 255, label
 
 
 @pytest.mark.parametrize("arm", [{}, {"mixup_alpha": 0.4}, {"loss": "logit_adjusted", "class_counts": [4, 8, 12]}])
@@ -286,9 +382,9 @@ def test_a_classifier_trains_on_the_mix(tmp_path: Path, arm: dict[str, Any]) -> 
         """Evaluates on labels that the classes have."""
 
         def val_dataloader(self) -> Any:
-            return torch.utils.data.DataLoader(Pictures(labels=LABELS), batch_size=8)
+            return torch.utils.data.DataLoader(Pictures(labels=CLASSES), batch_size=8)
 
-    real = Module(Pictures(labels=LABELS), batch_size=8)
+    real = Module(Pictures(labels=CLASSES), batch_size=8)
     original = model.training_loss
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:

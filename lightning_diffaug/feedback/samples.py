@@ -95,10 +95,8 @@ class LearnerSamples:
 
     @property
     def columns(self) -> list[int]:
-        """The logit of each class: its label where that is a number, else its index."""
-        values = self._data.label_values
-        numbers = [value for value in values if isinstance(value, int)]
-        return numbers if len(numbers) == len(values) else list(range(len(values)))
+        """The logit of each class, as `RealTraining.columns` has it."""
+        return self._data.columns
 
     @property
     def class_index(self) -> np.ndarray[Any, Any] | None:

@@ -107,7 +107,7 @@ class MixedDataset(Dataset[Any]):
         samples: list[Any] = [None] * len(index)
         positions = np.flatnonzero(index.real >= 0)
         if self._soft_labels is not None:
-            real_samples = self._soft_labels.of_real(real_samples, index.real[positions].tolist())
+            real_samples = self._soft_labels.of_real(real_samples)
         for position, sample in zip(positions.tolist(), real_samples, strict=True):
             samples[position] = sample
         drawn = [self._draw(index, number) for number in np.unique(index.segment[index.segment >= 0]).tolist()]
