@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.gates.copies import check_ratio
-from lightning_diffaug.gates.nearest import Neighbours, compared_field
+from lightning_diffaug.gates.nearest import Neighbours, apart, compared_field
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
@@ -44,12 +44,13 @@ class NotHeldOut:
     def bind(self, snapshot: Snapshot) -> None:
         """Learns the real training samples, which say what distance is usual."""
         self._name = compared_field(snapshot.spec, self.field)
-        self._training = Neighbours(snapshot.unit(self._name), self.shift, self.mirror)
+        self._training = Neighbours(partial(snapshot.unit, self._name), len(snapshot), self.shift, self.mirror)
 
     def bind_held_out(self, snapshot: Snapshot) -> None:
         """Learns the samples whose copies are looked for."""
         self._snapshot = snapshot
-        self._held_out = Neighbours(snapshot.unit(compared_field(snapshot.spec, self.field)), self.shift, self.mirror)
+        read = partial(snapshot.unit, compared_field(snapshot.spec, self.field))
+        self._held_out = Neighbours(read, len(snapshot), self.shift, self.mirror)
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): the row is no copy of a held-out sample."""
@@ -59,4 +60,4 @@ class NotHeldOut:
         read = partial(self._snapshot.unit, self._name)
         distance, index = self._held_out.distances(samples[self._name])
         usual = torch.minimum(self._held_out.own(index, read), self._training.own(index, read))
-        return distance >= self.ratio * usual
+        return apart(distance, usual, self.ratio)

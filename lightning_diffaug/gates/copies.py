@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.encoders import ChosenEncoder
-from lightning_diffaug.gates.nearest import Neighbours, compared_field
+from lightning_diffaug.gates.nearest import SAME, Neighbours, apart, compared_field
 from lightning_diffaug.spec import LABEL
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class NotCopy:
     """Rejects samples that are nearly one of the training samples, also if moved by a pixel or mirrored.
 
     A sample is a copy if its nearest training sample is nearer than `ratio` times the distance from that training
-    sample to its own nearest one: the measure is what distance is usual just there. With an `encoder` the same is asked
-    of features, and either makes it a copy.
+    sample to its own nearest one: the measure is what distance is usual just there. Where no other training sample
+    differs from that one, only its equals are copies. With an `encoder` the same is asked of features, and either makes
+    it a copy.
 
     Args:
         ratio: See above. At 1/3, honest samples are hardly ever taken for copies.
@@ -95,10 +96,10 @@ class NotCopy:
         """Learns the real training samples."""
         self._name = compared_field(snapshot.spec, self.field)
         self._data = partial(snapshot.unit, self._name)
-        samples = snapshot.unit(self._name)
-        self._measures = [(Neighbours(samples, self.shift, self.mirror), self.ratio)]
+        count = len(snapshot)
+        self._measures = [(Neighbours(self._data, count, self.shift, self.mirror), self.ratio)]
         if self._chosen is not None:
-            self._measures.append((Neighbours(samples, encoder=self._chosen.encode), self.feature_ratio))
+            self._measures.append((Neighbours(self._data, count, encoder=self._chosen.encode), self.feature_ratio))
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): the row is no copy of a training sample."""
@@ -107,7 +108,7 @@ class NotCopy:
         passed = torch.ones(len(x), dtype=torch.bool)
         for neighbours, ratio in self._measures:
             distance, index = neighbours.distances(x)
-            passed &= distance >= ratio * neighbours.own(index, self._data)
+            passed &= apart(distance, neighbours.own(index, self._data), ratio)
         return passed
 
 
@@ -130,10 +131,12 @@ class Unique:
     def bind(self, snapshot: Snapshot) -> None:
         """Learns how far real neighbours are apart."""
         name = compared_field(snapshot.spec, self.field)
-        some = torch.linspace(0, len(snapshot) - 1, min(len(snapshot), _CALIBRATION)).long()
-        real = Neighbours(snapshot.unit(name), shift=0, mirror=False)
-        usual = real.own(some, partial(snapshot.unit, name))
-        usual = usual[usual.isfinite()]
+        read = partial(snapshot.unit, name)
+        some = read(torch.linspace(0, len(snapshot) - 1, min(len(snapshot), _CALIBRATION)).long())
+        near, index = Neighbours(read, len(snapshot), shift=0, mirror=False).distances(some, at_least=SAME)
+        there = near.isfinite().nonzero()[:, 0]
+        # as samples of a slot are compared: at full size, of which neighbours may have seen an average
+        usual = (some[there] - read(index[there])).flatten(1).square().mean(1).sqrt()
         self.bound = self.ratio * float(usual.median()) if len(usual) else 0.0
 
     def __call__(

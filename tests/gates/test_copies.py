@@ -117,3 +117,19 @@ def test_without_two_different_real_samples_only_equal_ones_are_duplicates() -> 
     gate = _bound(Unique(), unlabelled({"image": torch.zeros(3, 1, 4, 4)}))
     x = torch.rand(3, 1, 4, 4)
     assert gate({"image": torch.cat((x, x[:1]))}, {}).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_of_a_single_real_sample_only_equals_are_copies(times: int) -> None:
+    x = training().unit("image")[:1]
+    gate = _bound(NotCopy(), unlabelled({"image": x.repeat(times, 1, 1, 1)}))
+    assert _rejected(gate, torch.cat((x, x.flip(-1)))) == 1.0
+    assert _rejected(gate, honest()[0]) == 0.0
+
+
+def test_what_is_usual_between_real_samples_is_measured_as_samples_of_a_slot_are() -> None:
+    x = torch.rand(60, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    gate = _bound(Unique(ratio=0.5), unlabelled({"image": x}))
+    assert gate.bound == pytest.approx(0.5 * (2 / 3) ** 0.5, rel=0.1)  # averages of noise would be half as far apart
+    half = x[:1] + 0.5 * (x[1:2] - x[:1]) * 0.8
+    assert gate({"image": torch.cat((x[:1], x[2:3], half))}, {}).tolist() == [True, True, False]
