@@ -17,7 +17,7 @@ from lightning_diffaug.conditions.text_settings import TextSettings
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.mixing import class_shares, quotas
 from lightning_diffaug.mixing.sampler import MixSettings
-from lightning_diffaug.naming import name_of
+from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.spec import LABEL
 
@@ -48,12 +48,24 @@ def named_planner(
     own = not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner)
     field = None if own else labels_field(planner, data, generator)
     made: Any = planner if own else _planner(planner, field, real_guided, mix, data, generator, seed)
-    if real_guided != RealGuided() and not isinstance(made, RealGuidedPlanner):
+    if real_guided != RealGuided() and (own or not isinstance(made, RealGuidedPlanner)):
         name = next(name for name, value in vars(real_guided).items() if value != getattr(RealGuided(), name))
         raise ConfigurationError(
             f"data.real_guided.{name}={getattr(real_guided, name)} says which real samples are varied, and "
-            + ("data.planner is an object that decides all" if own else "the generator starts from none")
-            + ". Set generator.source=image (a pipeline: generator.task=image-to-image), or leave it out."
+            + (
+                "data.planner is an object that decides all, so it would have no effect. Leave it out, or set "
+                "data.planner=auto."
+                if own
+                else "the generator starts from none. Set generator.source=image (a pipeline: "
+                "generator.task=image-to-image), or leave it out."
+            )
+        )
+    pairs = _pairs(made)
+    if pairs != "intra" and any(getattr(part, "kept_halves", ()) for part in _layers(generator)):
+        key = "data.planner: an object with pairs" if own else "data.real_guided.pairs"
+        raise ConfigurationError(
+            f"{key}={pairs} starts from real samples of other classes, and half of one would be kept under a wrong "
+            f"label. Set generator.kept_halves=[], or {'pairs' if own else key}=intra."
         )
     if text is not None:
         made = _with_text(made, TextSettings.of(text), field, data, generator, seed)
@@ -76,6 +88,12 @@ def labels_field(planner: str | Mapping[Any, Any], data: RealTraining, generator
     """
     if isinstance(planner, Mapping) and is_rule(planner) and FIELD in planner:
         name = str(planner[FIELD])
+        if data.class_index is not None:
+            raise ConfigurationError(
+                f"data.planner.field={name} asks for quotas of several labels a sample, and each sample has a class "
+                "besides, which nothing would say of synthetic ones. Leave data.planner.field out, for quotas of the "
+                "class, or the class out of data.fields."
+            )
         if name == LABEL or name not in {field.name for field in data.spec.continuous}:
             raise ConfigurationError(
                 f"data.planner.field={name} is no field with several labels a sample; the fields are "
@@ -166,12 +184,33 @@ def _with_text(
     made = TextPlanner(
         planner, names, text.templates, text.synonyms, text.attributes, text.captions, text.negative, seed, field
     )
-    config = generator.config() if callable(getattr(generator, "config", None)) else {}
-    starts_from_noise = getattr(generator, "source", None) in (None, "noise")
-    if "prompts" in config and starts_from_noise and len(names) > 1 and not made.names_the_class:
+    asked = _layers(generator)[-1]
+    by_start = getattr(asked, "source", None) not in (None, "noise") and _pairs(planner) == "intra"
+    if _takes_prompts(asked) and not by_start and len(names) > 1 and not made.names_the_class:
         raise ConfigurationError(
             f"data.text asks for the same of all {len(names)} classes, so that the labels of samples would be wrong: "
-            "prompts are all that the generator is told. Put {label} into each of data.text.templates (or of the "
-            "captions)."
+            "prompts are all that tells the generator the class. Put {label} into each of data.text.templates (or of "
+            "the captions)."
         )
     return made
+
+
+def _pairs(planner: Any) -> str:
+    """Of which class the real samples are that a planner starts from."""
+    planner = build(name_of(planner, "planner"), "planner") if isinstance(planner, Mapping) else planner
+    return str(getattr(planner, "pairs", "intra"))
+
+
+def _layers(generator: Any) -> list[Any]:
+    """The generator, and within it those that are composed with real samples; the last makes the samples."""
+    found = [generator]
+    while (inner := getattr(found[-1], "composed_of", None)) is not None:
+        found.append(inner)
+    return found
+
+
+def _takes_prompts(generator: Any) -> bool:
+    try:
+        return callable(getattr(generator, "config", None)) and "prompts" in generator.config()
+    except ConfigurationError:  # around a live object, which has no name
+        return False

@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 from training_toys import Images, Noise, RealModule, unnamed
 
 from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.conditions import RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.generators import ComposedGenerator
 from lightning_diffaug.pool import Shard
 from lightning_diffaug.spec import SampleSpec
 
@@ -160,6 +162,18 @@ def test_quotas_of_a_field_that_holds_no_labels_are_refused(tmp_path: Path) -> N
         _slots(tmp_path, RealModule(Tagged()), _image_alone(), planner={"fill": 10, "field": "depth"}, **TAGGED)
 
 
+def test_quotas_of_several_labels_are_refused_where_samples_have_a_class_besides(tmp_path: Path) -> None:
+    class Both(Tagged):
+        def __getitem__(self, i: int) -> dict[str, Tensor]:
+            return super().__getitem__(i) | {"c": torch.tensor(i % 2)}
+
+    fields = {"x": "image", "y": "tags", "c": "label"}
+    for name in ("tags", "depth"):
+        rule = {"fill": 10, "field": name}
+        with pytest.raises(ConfigurationError, match=rf"data\.planner\.field={name} .*class"):
+            _slots(tmp_path, RealModule(Both()), _image_alone(), planner=rule, fields=fields)
+
+
 def test_data_without_labels_are_planned_as_before(tmp_path: Path) -> None:
     slots = _slots(tmp_path, RealModule(Tagged()), planner="uniform", fields={"x": "image"}, fill={"y": torch.zeros(3)})
     assert all(slot.n == 10 and "label" not in slot.fields for slot in slots)
@@ -205,6 +219,38 @@ def test_prompts_that_do_not_tell_the_classes_apart_are_refused(tmp_path: Path) 
     with pytest.raises(ConfigurationError, match=r"Put \{label\} into each of data\.text\.templates"):
         _slots(tmp_path, generator=Prompted(), text=["a {label}", "a picture"])
     _slots(tmp_path, generator=Prompted(), text=["a {label}", "the {label}"])
+
+    class Varied(Prompted):
+        """Starts from real samples besides."""
+
+        strength = 0.5
+
+        def __init__(self, source: str) -> None:
+            super().__init__()
+            self.source = source
+
+    class Around(Noise):
+        """Has no name, as the object inside it has none."""
+
+        def config(self) -> dict[str, Any]:
+            raise ConfigurationError("no import path")
+
+    for generator, pairs in (
+        (ComposedGenerator(Prompted()), None),
+        (ComposedGenerator(ComposedGenerator(Prompted()), kept_halves=[]), None),
+        (Varied("image"), "cross"),
+        (Varied("image"), "all"),
+        (Varied("edit"), None),
+    ):
+        settings: dict[str, Any] = {"real_guided": {"pairs": pairs}, "generator": generator}
+        with pytest.raises(ConfigurationError, match=r"Put \{label\} into each of data\.text\.templates"):
+            _slots(tmp_path, text="a picture", **settings)
+        _slots(tmp_path, text="a {label}", **settings)
+    across = RealGuidedPlanner([1, 1, 1, 1], pairs="cross", strength=0.5)
+    with pytest.raises(ConfigurationError, match=r"Put \{label\} into each of data\.text\.templates"):
+        _slots(tmp_path, generator=Varied("image"), planner=across, text="a picture")
+    for generator in (Varied("image"), Varied("interpolate"), ComposedGenerator(Varied("image")), Around()):
+        _slots(tmp_path, generator=generator, text="a picture")  # the real sample says the class, or no prompt is taken
 
 
 class Captioned(Images):

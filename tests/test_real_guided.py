@@ -16,8 +16,10 @@ from torch import Tensor
 from training_toys import Images, RealModule, unnamed
 
 from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.conditions import RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.experiment import build
+from lightning_diffaug.generators import ComposedGenerator
 from lightning_diffaug.paths import config_dir
 from lightning_diffaug.pool import SyntheticPool
 
@@ -112,7 +114,7 @@ def test_other_settings_are_another_pool(tmp_path: Path) -> None:
     others: list[dict[str, Any]] = [{"choose": "least_augmented"}, {"pairs": "cross"}, {"pairs": "all"}]
     names = {name(real_guided=settings) for settings in [{}, *others, {"pairs": "cross", "cross": "any"}]}
     assert len(names) == 5
-    assert name() == name(real_guided={}) in names
+    assert name() == name(real_guided={}) == name(real_guided={"cross": "any"}) in names
     assert name(soft_labels=True) == name()
 
 
@@ -149,13 +151,31 @@ def test_nobody_can_be_asked_what_is_misclassified_without_feedback(tmp_path: Pa
     [
         ({"real_guided": {"choose": "least_augmented"}}, "data.real_guided.choose=least_augmented"),
         ({"real_guided": {"pairs": "cross"}}, "data.real_guided.pairs=cross"),
-        ({"real_guided": {"gamma": 0.5}}, "generator.source=image"),
+        ({"real_guided": {"gamma": 0.5}}, "data.real_guided.gamma=0.5"),
     ],
 )
 def test_settings_without_effect_are_refused(settings: dict[str, Any], key: str, tmp_path: Path) -> None:
     for generator, more in ((unnamed(), {}), (Varied(), {"planner": unnamed_planner()})):
         with pytest.raises(ConfigurationError, match=key.replace(".", r"\.")):
             _rows(tmp_path, generator, **settings, **more)
+
+
+def test_a_planner_object_decides_all(tmp_path: Path) -> None:
+    planner = RealGuidedPlanner([1, 1, 1], strength=0.5)
+    with pytest.raises(ConfigurationError, match=r"data\.real_guided\.pairs=cross.*data\.planner is an object"):
+        _rows(tmp_path, planner=planner, real_guided={"pairs": "cross"})
+
+
+@pytest.mark.parametrize("pairs", ["cross", "all"])
+def test_half_of_another_class_is_refused_before_anything_is_made(pairs: str, tmp_path: Path) -> None:
+    composed, setting = ComposedGenerator(Varied()), {"pairs": pairs}
+    wrong = rf"data\.real_guided\.pairs={pairs} .*generator\.kept_halves=\[\]"
+    for generator in (composed, ComposedGenerator(composed, kept_halves=[])):
+        with pytest.raises(ConfigurationError, match=wrong):
+            _rows(tmp_path, generator, real_guided=setting)
+    with pytest.raises(ConfigurationError, match=rf"data\.planner: .*{pairs} .*generator\.kept_halves=\[\]"):
+        _rows(tmp_path, composed, planner=RealGuidedPlanner([1, 1, 1], strength=0.5, pairs=pairs))
+    assert not (tmp_path / "pools").exists()
 
 
 def unnamed_planner() -> Any:

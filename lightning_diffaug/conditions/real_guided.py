@@ -104,7 +104,7 @@ class RealGuidedPlanner:
         self.strength = None if self._strengths is None else self._strengths.plain
         self.choose = choose
         self.pairs = settings.pairs_of(source)
-        self.cross = cross
+        self.cross = cross if self.pairs != "intra" else RealGuided().cross  # one name for one choice
         self.gamma = gamma
         self.labels_in = labels_in
         self.unwanted = list(unwanted)

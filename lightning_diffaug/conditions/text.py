@@ -109,6 +109,11 @@ class TextPlanner:
         self._check()
 
     @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Arguments that are no part of the pool's name: where captions lie, which their hash names."""
+        return () if self.captions_hash is None else ("captions",)
+
+    @property
     def names_the_class(self) -> bool:
         """Whether each prompt says of which class a sample is."""
 

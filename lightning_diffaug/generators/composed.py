@@ -88,6 +88,11 @@ class ComposedGenerator:
         return getattr(self._generator, name)
 
     @property
+    def composed_of(self) -> Any:
+        """The wrapped generator."""
+        return self._generator
+
+    @property
     def fitted(self) -> Any:
         """What is fitted, kept and found under its own name: the wrapped generator."""
         return getattr(self._generator, "fitted", self._generator)

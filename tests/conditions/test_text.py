@@ -214,6 +214,11 @@ def test_the_content_of_captions_names_the_pool(tmp_path: Path) -> None:
 
     (one, named), (other, _), (again, _) = name("a {label}"), name("the {label}"), name("a {label}")
     assert one == again != other
+    elsewhere = tmp_path / "elsewhere" / "d.txt"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("a {label}")
+    moved = name_of(_planner({"captions": str(elsewhere)}), "planner")
+    assert job_for(Noise(), tmp_path, planner=moved).pool_header(Noise(), None).fingerprint == one
     file.write_text("changed {label}")
     with pytest.raises(Exception, match="was changed since the run began"):
         build(named, "planner")
