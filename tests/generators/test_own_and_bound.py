@@ -49,7 +49,7 @@ def test_a_plain_function_of_the_users_fills_the_pool_in_the_refill_process(
     monkeypatch.syspath_prepend(str(tmp_path))
     from my_stripes import stripes  # type: ignore[import-not-found]
 
-    data = mixed(tmp_path, stripes, synthetic_fraction=0.5, return_source=True, gates={"duplicate": False})
+    data = mixed(tmp_path, stripes, synthetic_fraction=0.5, return_source=True, gates=[])
     data.setup("fit")
     try:
         batches = list(data.train_dataloader())
