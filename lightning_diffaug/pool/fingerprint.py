@@ -40,6 +40,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+def checksum_of(state: Mapping[str, Any]) -> str:
+    """What tells that plain values in a file were altered: BLAKE2b of their canonical JSON."""
+    return hashlib.blake2b(canonical_json(state).encode(), digest_size=32).hexdigest()
+
+
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """BLAKE2b (hexadecimal, 32 bytes) of named tensors (dtype, shape, values) in bounded memory; in any order."""
     digest = hashlib.blake2b(digest_size=32)

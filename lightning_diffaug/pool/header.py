@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError, PoolError, PoolFormatError
-from lightning_diffaug.pool.fingerprint import canonical_json, plain
+from lightning_diffaug.pool.fingerprint import checksum_of, plain
 from lightning_diffaug.pool.shard import FORMAT_VERSION
+
+HEADER_FILE = "pool.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PoolHeader:
     def to_json(self) -> bytes:
         """The file's bytes, with the format version and a checksum."""
         state = {"version": FORMAT_VERSION, **asdict(self)}
-        return json.dumps({**state, "checksum": _checksum(state)}, indent=1, sort_keys=True).encode()
+        return json.dumps({**state, "checksum": checksum_of(state)}, indent=1, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> PoolHeader:
@@ -60,7 +61,7 @@ class PoolHeader:
             raise PoolFormatError(
                 f"{where} is not the header of a pool ({error}): nothing is read from it. {remedy}"
             ) from error
-        if checksum != _checksum(state):
+        if checksum != checksum_of(state):
             raise PoolFormatError(
                 f"{where} was altered after it was written (checksum): nothing is read from it. {remedy}"
             )
@@ -89,7 +90,3 @@ class PoolHeader:
                 f"{where} is the pool of other settings: {detail}. Its samples are not the ones asked for. "
                 f"Name the folder by the fingerprint, or set paths.cache_dir to another folder."
             )
-
-
-def _checksum(state: dict[str, Any]) -> str:
-    return hashlib.blake2b(canonical_json(state).encode(), digest_size=32).hexdigest()

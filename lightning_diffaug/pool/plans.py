@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_diffaug.errors import DamagedShardError, PoolError
-from lightning_diffaug.pool.fingerprint import canonical_json, fingerprint, plain, tensors_digest
+from lightning_diffaug.pool.fingerprint import checksum_of, fingerprint, plain, tensors_digest
 from lightning_diffaug.pool.storage import Folder
 
 _log = logging.getLogger(__name__)
@@ -108,7 +107,7 @@ class Plans:
             "version": _VERSION, "from_slot": from_slot, "epoch": epoch, "samples": digest, "scorer": scorer,
             "content": plain(dict(content), "plan"),
         }  # fmt: skip
-        text = json.dumps({**state, "checksum": _checksum(state)}, indent=1, sort_keys=True)
+        text = json.dumps({**state, "checksum": checksum_of(state)}, indent=1, sort_keys=True)
         name = f"{from_slot:09d}.json"
         self._folder.put_bytes_if_absent(f"{PLANS}/{name}", text.encode())
         self.all()
@@ -176,7 +175,7 @@ class Plans:
         try:
             state = json.loads(data)
             checksum = state.pop("checksum")
-            if checksum != _checksum(state) or state.pop("version") != _VERSION:
+            if checksum != checksum_of(state) or state.pop("version") != _VERSION:
                 raise ValueError("its checksum or version is another")
             self._read[name] = Plan(**state)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -225,7 +224,3 @@ def _file(sub: str, digest: str) -> str:
 
 def _digest(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
     return fingerprint({"tensors": tensors_digest(tensors), "meta": dict(meta)}, 32)
-
-
-def _checksum(state: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(canonical_json(state).encode(), digest_size=32).hexdigest()

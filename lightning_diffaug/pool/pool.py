@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,18 +12,16 @@ from pathlib import Path
 
 from lightning_diffaug.errors import DamagedShardError, PoolError
 from lightning_diffaug.pool.claims import Claim, Claims
-from lightning_diffaug.pool.header import PoolHeader
+from lightning_diffaug.pool.header import HEADER_FILE, PoolHeader
 from lightning_diffaug.pool.lease import Lease, LeaseInfo, live_leases, remove_expired
 from lightning_diffaug.pool.plans import PLANS, SCORERS
 from lightning_diffaug.pool.rejected import FOLDER as _REJECTED
 from lightning_diffaug.pool.rejected import Rejected
-from lightning_diffaug.pool.shard import Shard, ShardSummary, read_shard, summarise, write_shard
+from lightning_diffaug.pool.shard import FILE_NAME, Shard, ShardSummary, file_of, read_shard, summarise, write_shard
 from lightning_diffaug.pool.storage import Folder
 
 _log = logging.getLogger(__name__)
-_HEADER = "pool.json"
 _SLOTS = "slots"
-_SLOT_NAME = re.compile(r"(\d{9,})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class SyntheticPool:
             PoolError: The folder cannot be written, or holds the pool of other settings.
         """
         files = Folder(folder)
-        files.put_bytes_if_absent(_HEADER, header.to_json())
+        files.put_bytes_if_absent(HEADER_FILE, header.to_json())
         pool = cls.open(folder, claim_timeout=claim_timeout, lease_timeout=lease_timeout)
         pool.header.check_same(header, str(folder))
         return pool
@@ -106,12 +103,12 @@ class SyntheticPool:
             PoolFormatError: It is of another format version, or its header is damaged.
             PoolError: There is no pool.
         """
-        path = Path(folder) / _HEADER
+        path = Path(folder) / HEADER_FILE
         try:
             data = path.read_bytes()
         except OSError as error:
             raise PoolError(
-                f"{folder} holds no pool that can be read ({_HEADER}: {error.strerror}): there is nothing to "
+                f"{folder} holds no pool that can be read ({HEADER_FILE}: {error.strerror}): there is nothing to "
                 f"draw from. Start a run that fills it, or set paths.cache_dir to the folder that holds it."
             ) from error
         header = PoolHeader.from_json(data, str(path))
@@ -135,7 +132,7 @@ class SyntheticPool:
         """Numbers of the published slots, ascending."""
         found = []
         for name in self._folder.list(_SLOTS):
-            match = _SLOT_NAME.fullmatch(name)
+            match = FILE_NAME.fullmatch(name)
             if match is not None and name == _file(int(match[1])):
                 found.append(int(match[1]))
             elif name not in self._foreign:
@@ -300,7 +297,7 @@ class SyntheticPool:
 def _file(k: int) -> str:
     if k < 0:
         raise PoolError(f"slot {k} does not exist: slots are numbered from 0.")
-    return f"{k:09d}.safetensors"
+    return file_of(k)
 
 
 def _name(k: int) -> str:

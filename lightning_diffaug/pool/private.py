@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 from lightning_diffaug.errors import PoolError
-from lightning_diffaug.pool.header import PoolHeader
+from lightning_diffaug.pool.header import HEADER_FILE, PoolHeader
 from lightning_diffaug.pool.lease import live_leases
 from lightning_diffaug.pool.plans import PLANS, SCORERS
+from lightning_diffaug.pool.rejected import FOLDER as REJECTED
+from lightning_diffaug.pool.shard import FILE_NAME
 from lightning_diffaug.pool.storage import Folder
 
 log = logging.getLogger(__name__)
@@ -20,11 +22,10 @@ log = logging.getLogger(__name__)
 KEPT_SECONDS = 30 * 24 * 3600.0
 """Age from which the own pool of a run that nobody goes on with counts as left behind."""
 _LEASE_SECONDS = 600.0
-_HEADER = "pool.json"
 _OWN = {
-    "slots": r"\d{9,}\.safetensors",
+    "slots": FILE_NAME.pattern,
     "damaged": r".+-[0-9a-f]+\.(safetensors|json)",
-    "rejected": r"\d{9,}\.safetensors",
+    REJECTED: FILE_NAME.pattern,
     "claims": r"\d+\.claim",
     "leases": r".+\.json",
     PLANS: r"(\d{9,}\.json|[0-9a-f]{32}\.safetensors)",
@@ -60,7 +61,7 @@ def remove_left_behind(pools: Path, keep: str | None = None) -> list[Path]:
 
 
 def _owner(folder: Path) -> str | None:
-    header = PoolHeader.from_json((folder / _HEADER).read_bytes(), str(folder))
+    header = PoolHeader.from_json((folder / HEADER_FILE).read_bytes(), str(folder))
     owner = header.parts.get("private")
     return None if owner is None else str(owner)
 
@@ -71,12 +72,12 @@ def _is_read(folder: Path) -> bool:
 
 def _touched(folder: Path) -> float:
     """When a file last came to the pool or went: a folder's time says it."""
-    places = [folder, folder / _HEADER, *(folder / sub for sub in _OWN)]
+    places = [folder, folder / HEADER_FILE, *(folder / sub for sub in _OWN)]
     return max(place.stat().st_mtime for place in places if place.exists())
 
 
 def _remove(folder: Path) -> None:
-    (folder / _HEADER).unlink()  # first: what is left of it, should this be interrupted, is no pool
+    (folder / HEADER_FILE).unlink()  # first: what is left of it, should this be interrupted, is no pool
     for sub, pattern in _OWN.items():
         with contextlib.suppress(OSError), os.scandir(folder / sub) as entries:
             for entry in list(entries):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 
 from lightning_diffaug.errors import DamagedShardError
-from lightning_diffaug.pool.shard import Shard, read_shard, write_shard
+from lightning_diffaug.pool.shard import FILE_NAME, Shard, file_of, read_shard, write_shard
 from lightning_diffaug.pool.storage import Folder
 
 FOLDER = "rejected"
 MOST_FILES = 64
 """Slots whose rejected samples are kept; those of the lowest slots go first."""
-_NAME = re.compile(r"(\d{9,})\.safetensors")
 
 
 class Rejected:
@@ -29,7 +27,7 @@ class Rejected:
 
     def slots(self) -> list[int]:
         """Slots of which rejected samples are kept, ascending."""
-        return sorted(int(match[1]) for name in self._folder.list(FOLDER) if (match := _NAME.fullmatch(name)))
+        return sorted(int(match[1]) for name in self._folder.list(FOLDER) if (match := FILE_NAME.fullmatch(name)))
 
     def put(self, slot: int, shard: Shard) -> None:
         """Keeps the samples that were rejected in the making of a slot, unless some of it are kept already.
@@ -55,4 +53,4 @@ class Rejected:
 
 
 def _file(slot: int) -> str:
-    return f"{FOLDER}/{slot:09d}.safetensors"
+    return f"{FOLDER}/{file_of(slot)}"

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,14 @@ from lightning_diffaug.pool.container import Column, ContainerWriter, check
 from lightning_diffaug.pool.fingerprint import canonical_json, plain, update_with_tensor
 
 FORMAT = "lightning_diffaug.shard"
+FILE_NAME = re.compile(r"(\d{9,})\.safetensors")
 FORMAT_VERSION = 1
 """Raised with any change of the file's layout. The place of the checksum is the same in all versions."""
+
+
+def file_of(slot: int) -> str:
+    """Name of a slot's file, which `FILE_NAME` matches."""
+    return f"{slot:09d}.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
