@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lightning_diffaug.conditions.captions import PROMPT
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import Verdict
-from lightning_diffaug.gates.models import GivenModule, LocalModel, image_of, is_folder, pictures
+from lightning_diffaug.gates.encoders import VisionFeatures, unit_vectors
+from lightning_diffaug.gates.models import BATCH, GivenModule, LocalModel, image_of, is_folder
 from lightning_diffaug.spec import LABEL
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
 
 _KEY = "gates.caption"
-_BATCH = 64
 _KEPT = 16_384  # texts whose features are kept
 
 
@@ -84,28 +83,28 @@ class CaptionAgreement:
         self._threshold, self._contrast, self._template = threshold, contrast, template
         self._names, self._field, self._device = dict(names or {}), field, device
         self._classes: tuple[str, ...] = ()
-        self._model = LocalModel(str(model), device, f"{_KEY}.model") if is_folder(model) else None
-        self._scorer = None if self._model is not None else GivenModule(model, args, device=device, key=_KEY)
-        self.asks = self._model or self._scorer
+        self.asks: LocalModel | GivenModule
+        if is_folder(model):
+            self.asks = LocalModel(str(model), device, f"{_KEY}.model")
+        else:
+            self.asks = GivenModule(model, args, device=device, key=_KEY)
         self._texts: dict[str, Tensor] = {}
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
-            "model": self._scorer.path if self._scorer is not None else self._model.folder if self._model else None,
-            "args": None if self._scorer is None else self._scorer.args, "threshold": self._threshold,
-            "contrast": self._contrast, "template": self._template, "names": self._names, "field": self._field,
-            "device": self._device,
+            **self.asks.setting, "threshold": self._threshold, "contrast": self._contrast, "template": self._template,
+            "names": self._names, "field": self._field, "device": self._device,
         }  # fmt: skip
 
     def model_key(self) -> Any:
         """Hash of the model's files."""
-        return None if self.asks is None else self.asks.model_key()
+        return self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
         """Refuses data whose classes it would need, and a folder that is not there, before anything is made."""
-        if self._model is not None:
-            self._model.path()
+        if isinstance(self.asks, LocalModel):
+            self.asks.path()
         if self._contrast is not None and LABEL not in spec:
             raise ConfigurationError(_NO_CLASSES)
         self._known(class_names)
@@ -131,7 +130,7 @@ class CaptionAgreement:
         x = image_of(samples, self._field, _KEY)
         labels = [int(label) for label in condition[LABEL]] if LABEL in condition else []
         captions = self._captions(condition, labels)
-        features = None if self._model is None else self._images(x)
+        features = VisionFeatures(self.asks)(x) if isinstance(self.asks, LocalModel) else None
         own = self._similarity(x, features, captions)
         passed = torch.ones(len(x), dtype=torch.bool) if self._threshold is None else own >= self._threshold
         scores = {"caption_similarity": own}
@@ -168,10 +167,10 @@ class CaptionAgreement:
         return changed if found else self._template.format(label=other)
 
     def _similarity(self, x: Tensor, features: Tensor | None, texts: Sequence[str]) -> Tensor:
-        if features is not None:
-            return (features * self._of_texts(texts)).sum(1)
-        assert self._scorer is not None
-        said = self._scorer(x, list(texts)).float()
+        if isinstance(self.asks, LocalModel):
+            assert features is not None
+            return (features * self._of_texts(self.asks, texts)).sum(1)
+        said = self.asks(x, list(texts)).float()
         if said.shape != (len(x),):
             raise ConfigurationError(
                 f"{_KEY}.model returned {tuple(said.shape)} for {len(x)} images: a scorer returns one similarity for "
@@ -179,30 +178,19 @@ class CaptionAgreement:
             )
         return said
 
-    def _images(self, x: Tensor) -> Tensor:
-        assert self._model is not None
-        model, processor = self._model()
-        found = []
-        with torch.inference_mode():
-            for part in torch.split(x, _BATCH):
-                given = processor(images=pictures(part), return_tensors="pt")["pixel_values"].to(self._model.on)
-                found.append(_features(model.get_image_features(pixel_values=given)))
-        return torch.cat(found).clone()
-
-    def _of_texts(self, texts: Sequence[str]) -> Tensor:
+    def _of_texts(self, asked: LocalModel, texts: Sequence[str]) -> Tensor:
         """Features of texts, which are kept: captions come again and again."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
-            assert self._model is not None
-            model, processor = self._model()
+            model, processor = asked()
             if len(self._texts) + len(new) > _KEPT:
                 self._texts.clear()
                 new = list(dict.fromkeys(texts))
             with torch.inference_mode():
-                for first in range(0, len(new), _BATCH):
-                    part = new[first : first + _BATCH]
+                for first in range(0, len(new), BATCH):
+                    part = new[first : first + BATCH]
                     given = processor(text=part, padding="max_length", truncation=True, return_tensors="pt")
-                    found = _features(model.get_text_features(**given.to(self._model.on)))
+                    found = unit_vectors(model.get_text_features(**given.to(asked.on)))
                     self._texts.update(zip(part, found.clone(), strict=True))
         return torch.stack([self._texts[text] for text in texts])
 
@@ -211,9 +199,3 @@ _NO_CLASSES = (
     f"{_KEY}.contrast compares a sample's caption with those of other classes, and the data have no classes. Set "
     f"{_KEY}.contrast to null and {_KEY}.threshold to a similarity."
 )
-
-
-def _features(said: Any) -> Tensor:
-    """Features of length 1, float32 on the CPU, of what a model returns."""
-    vectors: Tensor = said if isinstance(said, Tensor) else said.pooler_output
-    return functional.normalize(vectors.float(), dim=1).cpu()

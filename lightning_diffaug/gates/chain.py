@@ -47,7 +47,8 @@ class Gate(Protocol):
     - ``follow(feedback)``: is told before each slot what the learner said for it (`conditions.feedback.Feedback`), or
       None.
     - ``candidates`` (above 1) and ``rank(samples, condition)``, float (n,): so many candidates are made for each row,
-      and of those that all gates let pass the one of the highest rank is kept. At most one gate of a chain.
+      and of those that all gates let pass the one of the highest rank is kept. At most one gate of a chain. Where the
+      number follows the learner, ``most_candidates`` is what it may become.
     """
 
     @property
@@ -151,15 +152,21 @@ def compares(gate: Gate) -> bool:
 
 
 def ranking(gates: Sequence[Gate]) -> Any:
-    """The gate that chooses among candidates, or None.
+    """The gate that chooses among candidates for the next slot, or None.
 
     Raises:
-        ConfigurationError: There are several.
+        ConfigurationError: Several may.
     """
-    found = [gate for gate in gates if getattr(gate, "candidates", 1) > 1]
-    if len(found) > 1:
+    choosing: list[Any] = [gate for gate in gates if _most_candidates(gate) > 1]
+    if len(choosing) > 1:
+        first, *others = [gate.name for gate in choosing]
         raise ConfigurationError(
-            f"the gates {[gate.name for gate in found]} all choose among candidates, and only one can. Set candidates "
-            "of the others to 1, or take them out of gates."
+            f"the gates {[first, *others]} all choose among candidates, and only one can. Set "
+            f"gates.{first}.candidates=1, or {', '.join(f'gates.{name}=false' for name in others)}."
         )
-    return found[0] if found else None
+    return next((gate for gate in choosing if gate.candidates > 1), None)
+
+
+def _most_candidates(gate: Any) -> int:
+    """How many candidates a gate chooses among, now or once it follows the learner."""
+    return int(getattr(gate, "most_candidates", getattr(gate, "candidates", 1)))

@@ -9,6 +9,7 @@ from typing import Any
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
 from lightning_diffaug.gates.caption import CaptionAgreement
+from lightning_diffaug.gates.chain import ranking
 from lightning_diffaug.gates.contamination import NotHeldOut
 from lightning_diffaug.gates.copies import NotCopy, Unique
 from lightning_diffaug.gates.hard import Hard
@@ -73,12 +74,7 @@ def chosen_gates(gates: Any, left_out: Sequence[str] = ()) -> list[Any]:
             continue
         wanted[name] = value
     made = [_made(name, value) for name, value in wanted.items() if value is not None and value is not False]
-    choosing = [gate.name for gate in made if isinstance(gate, (RightClass, Hard)) and gate.config()["candidates"] > 1]
-    if len(choosing) > 1:  # one that waits for the learner would find out late
-        raise ConfigurationError(
-            f"the gates {choosing} all choose among candidates, and only one can. Set gates.class.candidates=1, or "
-            "gates.hard=false."
-        )
+    ranking(made)  # says if several choose, before anything is made
     return made
 
 

@@ -11,11 +11,10 @@ from torch.nn import functional
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.classifier_fit import FittedClassifier
-from lightning_diffaug.gates.models import GivenModule, LocalModel, is_folder, pictures
+from lightning_diffaug.gates.models import GivenModule, LocalModel, is_folder
 from lightning_diffaug.gates.nearest import Encoder
 
 CLASS = "class"
-_BATCH = 64
 _FORM = ("args", "weights", "size", "mean", "std")
 
 
@@ -27,21 +26,19 @@ class VisionFeatures:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features, float32."""
-        model, processor = self._model()
-        found = []
+        model, _ = self._model()
+        ask = getattr(model, "get_image_features", model)
         with torch.inference_mode():
-            for part in torch.split(x, _BATCH):
-                given = processor(images=pictures(part), return_tensors="pt")["pixel_values"].to(self._model.on)
-                if hasattr(model, "get_image_features"):
-                    said = model.get_image_features(pixel_values=given)
-                else:
-                    said = model(pixel_values=given)
-                found.append(_vector(said).float().cpu())
-        return functional.normalize(torch.cat(found).clone(), dim=1)
+            found = [unit_vectors(ask(pixel_values=given)) for given in self._model.pixels(x)]
+        return torch.cat(found).clone()
 
 
-def _vector(said: Any) -> Tensor:
-    """One vector for each image, of whatever a model returns."""
+def unit_vectors(said: Any) -> Tensor:
+    """One vector of length 1 for each image or text, float32 on the CPU, of whatever a model returns."""
+    return functional.normalize(_vectors(said).float(), dim=1).cpu()
+
+
+def _vectors(said: Any) -> Tensor:
     if isinstance(said, Tensor):
         return said.flatten(1)
     for name in ("image_embeds", "pooler_output"):
@@ -89,7 +86,7 @@ class ChosenEncoder:
                 )
             given = GivenModule(**form, device=device, key=key)
             self.asks = self.encode = given
-            self.named = {**form, "model": given.path, "args": given.args}
+            self.named = {**form, **given.setting}
 
     def model_key(self) -> Any:
         """Hash of the files of a given model."""

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_diffaug.conditions.feedback import Feedback, Learner, scores_of
+from lightning_diffaug.conditions.feedback import CRITERIA, Feedback, Learner, scores_of
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import Verdict
 from lightning_diffaug.spec import LABEL
 
-CRITERIA = ("entropy", "loss")
 LEAST_BOUND = math.log(2)
 """Loss up to which a candidate is plausible in any case: the learner gives its class at least even odds. A learner that
 fits its training data has next to no loss on nearly all of them, and a bound by them alone would let in only what it is
@@ -66,14 +65,14 @@ class Hard:
         self.criterion = criterion
         self.plausible = None if plausible is None else float(plausible)
         self.candidates = 1
-        self._wanted = candidates
+        self.most_candidates = candidates
         self._learner: Learner | None = None
         self._bound = math.inf
         self._followed: Feedback | None = None
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"candidates": self._wanted, "criterion": self.criterion, "plausible": self.plausible}
+        return {"candidates": self.most_candidates, "criterion": self.criterion, "plausible": self.plausible}
 
     def follow(self, feedback: Feedback | None) -> None:
         """Takes the learner as it is for the next slot; without one nothing is ranked."""
@@ -81,7 +80,7 @@ class Hard:
             return
         learner = None if feedback is None or feedback.learner is None else feedback.learner()
         self._learner = learner
-        self.candidates = 1 if self._learner is None else self._wanted
+        self.candidates = 1 if self._learner is None else self.most_candidates
         losses = np.empty(0) if feedback is None else feedback.samples.get("loss", torch.empty(0)).numpy()
         losses = losses[np.isfinite(losses)]
         self._bound = math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline_load import quiet
 from lightning_diffaug.generators.pipeline_model import identity
 from lightning_diffaug.naming import build, name_of, source_digest
 from lightning_diffaug.randomness import untouched_rng
-from lightning_diffaug.spec import IMAGE
 
-_BATCH = 64
+BATCH = 64
 
 
 class GivenModule:
@@ -75,6 +75,11 @@ class GivenModule:
         self._on = torch.device("cpu")
         self.trainer_devices: tuple[int, ...] = ()
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What it was given as, plain values."""
+        return {"model": self.path, "args": self.args}
+
     def model_key(self) -> dict[str, Any]:
         """Its code, and the hash of its weights' file."""
         weights = None if self._weights is None else identity(self._weights, None, f"{self._key}.weights")
@@ -97,8 +102,8 @@ class GivenModule:
         module = self._loaded()
         found = []
         with torch.inference_mode():
-            for first in range(0, len(x), _BATCH):
-                rows = slice(first, first + _BATCH)
+            for first in range(0, len(x), BATCH):
+                rows = slice(first, first + BATCH)
                 said = module(self._formed(x[rows]).to(self._on), *(values[rows] for values in more))
                 found.append(torch.as_tensor(said).detach().cpu())
         return torch.cat(found).clone()
@@ -192,9 +197,20 @@ class LocalModel:
         self.on = torch.device("cpu")
         self.trainer_devices: tuple[int, ...] = ()
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What it was given as, plain values."""
+        return {"model": self.folder, "args": None}
+
     def model_key(self) -> Any:
         """Hash of its files."""
         return identity(self.path(), None, self._key)
+
+    def pixels(self, x: Tensor) -> Iterator[Tensor]:
+        """Images (n, C, H, W) in [-1, 1] as the model takes them, on its device, a batch at a time."""
+        processor = self()[1]
+        for part in torch.split(x, BATCH):
+            yield processor(images=_pictures(part), return_tensors="pt")["pixel_values"].to(self.on)
 
     def path(self) -> str:
         """The folder.
@@ -237,7 +253,7 @@ class LocalModel:
         return self._parts
 
 
-def pictures(x: Tensor) -> list[Any]:
+def _pictures(x: Tensor) -> list[Any]:
     """Images (n, C, H, W) in [-1, 1], of one or three channels, as uint8 arrays (H, W, 3)."""
     levels = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
     return list(levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy())
@@ -249,7 +265,7 @@ def image_of(samples: Mapping[str, Tensor], field: str | None, key: str) -> Tens
     Raises:
         ConfigurationError: There are none of one or three channels.
     """
-    name = field or (IMAGE if IMAGE in samples else next(iter(samples)))
+    name = compared_field(samples, field)
     found = samples.get(name)
     if found is None or found.ndim != 4 or found.shape[1] not in (1, 3):
         shape = None if found is None else tuple(found.shape[1:])

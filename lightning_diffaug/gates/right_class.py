@@ -99,8 +99,7 @@ class RightClass:
         return {
             "confidence": self._confidence, "margin": self._margin, "top_k": self._top_k,
             "candidates": self.candidates,
-            "model": None if self.asks is None else self.asks.path,
-            "args": None if self.asks is None else self.asks.args, **self._form,
+            **({"model": None, "args": None} if self.asks is None else self.asks.setting), **self._form,
             "field": self._field, "labels": self._labels,
             "fit": None if self.fitted is None else self.fitted.config()["settings"], "device": self._device,
         }  # fmt: skip

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import SAFETY
-from lightning_diffaug.gates.models import GivenModule, LocalModel, image_of, is_folder, pictures
+from lightning_diffaug.gates.models import GivenModule, LocalModel, image_of, is_folder
 from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline_load import quiet
 
 _KEY = "gates.safety"
-_BATCH = 64
 
 
 class Safety:
@@ -59,34 +58,33 @@ class Safety:
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             raise ConfigurationError(f"{_KEY}.threshold={threshold!r} is no number. Set {_KEY}.threshold to e.g. 0.5.")
         self._threshold, self._field, self._device = threshold, field, device
-        self._checker = _Checker(str(model), device, f"{_KEY}.model") if is_folder(model) else None
-        self._given = None if self._checker is not None else GivenModule(model, args, device=device, key=_KEY)
-        self.asks = self._checker or self._given
+        self.asks: _Checker | GivenModule
+        if is_folder(model):
+            self.asks = _Checker(str(model), device, f"{_KEY}.model")
+        else:
+            self.asks = GivenModule(model, args, device=device, key=_KEY)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
-            "model": self._given.path if self._given is not None else self._checker.folder if self._checker else None,
-            "args": None if self._given is None else self._given.args, "threshold": self._threshold,
-            "field": self._field, "device": self._device,
+            **self.asks.setting, "threshold": self._threshold, "field": self._field, "device": self._device,
         }  # fmt: skip
 
     def model_key(self) -> Any:
         """Hash of the checker's files, or of its code."""
-        return None if self.asks is None else self.asks.model_key()
+        return self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
         """Refuses a folder that is not there, before anything is made."""
-        if self._checker is not None:
-            self._checker.path()
+        if isinstance(self.asks, _Checker):
+            self.asks.path()
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): nothing is objected to."""
         x = image_of(samples, self._field, _KEY)
-        if self._checker is not None:
-            return ~self._checker.objects(x)
-        assert self._given is not None
-        said = self._given(x)
+        if isinstance(self.asks, _Checker):
+            return ~self.asks.objects(x)
+        said = self.asks(x)
         if said.shape != (len(x),):
             raise ConfigurationError(
                 f"{_KEY}.model returned {tuple(said.shape)} for {len(x)} images: it has to return one bool or number "
@@ -129,11 +127,10 @@ class _Checker(LocalModel):
 
     def objects(self, x: Tensor) -> Tensor:
         """Bool (n,): it objects to the image."""
-        checker, processor = self()
+        checker, _ = self()
         found: list[bool] = []
         with torch.inference_mode():
-            for part in torch.split(x, _BATCH):
-                given = processor(images=pictures(part), return_tensors="pt")["pixel_values"].to(self.on)
-                blanked = np.zeros((len(part), 1, 1, 3))  # it blacks out what it objects to
+            for given in self.pixels(x):
+                blanked = np.zeros((len(given), 1, 1, 3))  # it blacks out what it objects to
                 found += [bool(flag) for flag in checker(clip_input=given, images=blanked)[1]]
         return torch.tensor(found)
