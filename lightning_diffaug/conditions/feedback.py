@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 METRICS = ("loss", "entropy", "error")
+CRITERIA = ("entropy", "loss")
+"""Those by which single samples are hard to a learner: how unsure it is, and how wrong."""
 
 
 class Learner(Protocol):

@@ -80,9 +80,14 @@ class QuotaPlanner:
 
 
 def take(condition: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """The condition of some of the rows."""
+    """The condition of some of the rows; a mapping (field → samples) is taken from inside."""
     index = torch.as_tensor(rows, dtype=torch.int64)
-    return {
-        name: value.index_select(0, index) if isinstance(value, Tensor) else [value[row] for row in rows]
-        for name, value in condition.items()
-    }
+
+    def of(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {field: of(samples) for field, samples in value.items()}
+        if isinstance(value, Tensor):
+            return value.index_select(0, index.to(value.device))
+        return [value[row] for row in rows]
+
+    return {name: of(value) for name, value in condition.items()}

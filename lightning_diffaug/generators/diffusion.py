@@ -22,7 +22,7 @@ from lightning_diffaug.generators.execution import Execution
 from lightning_diffaug.generators.fit import FIT_VERSION, Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.given import Given, check_conditions, condition_settings, conditions_key
-from lightning_diffaug.generators.learner_guidance import FeedbackSettings, LearnerGuidance
+from lightning_diffaug.generators.learner_guidance import GuidanceSettings, LearnerGuidance
 from lightning_diffaug.generators.loop import SAMPLER_VERSION
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.sampler import Sampler, check_extras, check_negative_label
@@ -65,7 +65,7 @@ class DiffusionGenerator:
             planner chooses; the rest is kept exactly. None: all is made anew.
         resample: Rounds of each block of steps where a mask is kept.
         jump: Steps in such a block.
-        feedback_scale: How strongly the learner guides, once it has said something (`follow`); see `FeedbackSettings`.
+        feedback_scale: How strongly the learner guides, once it has said something (`follow`); see `GuidanceSettings`.
         feedback_criterion: What its guidance raises: ``"entropy"`` of its prediction or its ``"loss"``.
         codec: Folder of a diffusers `AutoencoderKL`, in whose latent space the denoiser is fitted and sampled; None:
             in the space of the data.
@@ -131,7 +131,7 @@ class DiffusionGenerator:
                 f"batch_size={batch_size} is below 1: it is how many samples are denoised at a time. "
                 "Set generator.batch_size to e.g. 128."
             )
-        self.feedback = FeedbackSettings(feedback_scale, feedback_criterion)
+        self.feedback = GuidanceSettings(feedback_scale, feedback_criterion)
         self.scheduler = scheduler
         self.negative_label = negative_label
         self.threshold = threshold

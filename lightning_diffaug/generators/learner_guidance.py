@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_diffaug.conditions.feedback import Learner, scores_of
+from lightning_diffaug.conditions.feedback import CRITERIA, Learner, scores_of
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators.codec import Codec
 from lightning_diffaug.generators.levels import Level
@@ -20,17 +20,15 @@ from lightning_diffaug.generators.schedulers import FLOW
 if TYPE_CHECKING:
     from lightning_diffaug.spec import SampleSpec
 
-CRITERIA = ("entropy", "loss")
-"""What is to rise: the entropy of the learner's prediction, or its loss on the class that was asked for."""
-
 
 @dataclass(frozen=True)
-class FeedbackSettings:
+class GuidanceSettings:
     """How strongly the learner guides, and to what.
 
     Attributes:
         feedback_scale: Length of the push in each step, as a share of the length of the noisy sample; 0 is none.
-        feedback_criterion: One of `CRITERIA`.
+        feedback_criterion: What is to rise, one of `CRITERIA`: the entropy of the learner's prediction, or its loss on
+            the class that was asked for.
 
     Raises:
         ConfigurationError: A value is out of its range; the text names the key.
@@ -93,7 +91,7 @@ class LearnerGuidance:
     """
 
     learner: Learner
-    settings: FeedbackSettings
+    settings: GuidanceSettings
     prediction_type: str
     channels: Mapping[str, int]
     codec: Codec | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions.captions import Texts
+from lightning_diffaug.conditions.planner import take
 from lightning_diffaug.conditions.strength import Strengths
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import pipeline_model as models
@@ -29,7 +30,7 @@ from lightning_diffaug.generators.pipeline_settings import (
 )
 from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.remote_prompts import Prompts
-from lightning_diffaug.generators.rows import batches, in_order, picked, strengths
+from lightning_diffaug.generators.rows import batches, in_order, strengths
 
 if TYPE_CHECKING:
     from lightning_diffaug.spec import FieldSpec, SampleSpec
@@ -267,7 +268,7 @@ class PipelineGenerator:
         made: list[tuple[Tensor, Tensor]] = []
         for rows in together:
             self.on_progress()
-            made.append(run(picked(condition, rows), [seeds[row] for row in rows], each[rows[0]]))
+            made.append(run(take(condition, rows), [seeds[row] for row in rows], each[rows[0]]))
         self.objected = in_order([objected for _, objected in made], together)
         return in_order([samples for samples, _ in made], together)
 

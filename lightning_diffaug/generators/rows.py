@@ -1,9 +1,8 @@
-"""Some rows of a condition, and which rows go through a generator together."""
+"""Which rows go through a generator together, and how strongly each is varied."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,20 +10,6 @@ from torch import Tensor
 from lightning_diffaug.conditions.strength import STRENGTH
 from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.generators.protocol import Condition
-
-
-def picked(condition: Condition, rows: Sequence[int]) -> dict[str, Any]:
-    """Some rows of a condition; a mapping (field → samples) is picked from inside."""
-    index = torch.as_tensor(rows, dtype=torch.int64)
-
-    def of(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {field: of(samples) for field, samples in value.items()}
-        return (
-            value.index_select(0, index.to(value.device)) if isinstance(value, Tensor) else [value[row] for row in rows]
-        )
-
-    return {name: of(value) for name, value in condition.items()}
 
 
 def batches(kinds: Sequence[Hashable], size: int) -> Iterator[list[int]]:

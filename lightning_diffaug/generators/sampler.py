@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool1d, adaptive_max_pool2d, adaptive_max_pool3d
 
+from lightning_diffaug.conditions.planner import take
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators.codec import Codec
 from lightning_diffaug.generators.controls import Controls
@@ -18,7 +19,7 @@ from lightning_diffaug.generators.inversion import invert
 from lightning_diffaug.generators.learner_guidance import LearnerGuidance
 from lightning_diffaug.generators.loop import OnStep, sample
 from lightning_diffaug.generators.protocol import LABEL, MASK, NEGATIVE, OF_START, OTHER, START, WEIGHT, Condition
-from lightning_diffaug.generators.rows import batches, in_order, picked, strengths
+from lightning_diffaug.generators.rows import batches, in_order, strengths
 from lightning_diffaug.generators.schedulers import ForwardProcess, check_threshold, make_scheduler
 from lightning_diffaug.generators.sources import INVERTED, between, first_timestep, real_samples, renamed
 
@@ -134,7 +135,7 @@ class Sampler:
         # A run has one first step: a row's sample is the same whatever the strengths of the others.
         together = list(batches([(one.steps(), one.strength == 1.0) for one in each], batch_size))
         parts = [
-            self._batch(picked(condition, rows), [seeds[i] for i in rows], each[rows[0]], on_step, guide)
+            self._batch(take(condition, rows), [seeds[i] for i in rows], each[rows[0]], on_step, guide)
             for rows in together
         ]
         return in_order(parts, together)

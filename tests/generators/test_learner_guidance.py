@@ -15,7 +15,7 @@ from lightning_diffaug.conditions.feedback import Feedback, scores_of
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import ComposedGenerator, DiffusionGenerator, VaeCodec, sample
 from lightning_diffaug.generators.controls import Controls
-from lightning_diffaug.generators.learner_guidance import FeedbackSettings, LearnerGuidance, clean_sample
+from lightning_diffaug.generators.learner_guidance import GuidanceSettings, LearnerGuidance, clean_sample
 from lightning_diffaug.generators.levels import Level, noise_levels
 from lightning_diffaug.generators.schedulers import PREDICTION_TYPES, make_scheduler, set_timesteps
 from lightning_diffaug.snapshot import Snapshot
@@ -53,7 +53,7 @@ def _linear() -> Learner:
 
 
 def _guide(scale: float, criterion: str = "entropy", prediction: str = "v_prediction", **more: Any) -> LearnerGuidance:
-    return LearnerGuidance(_linear(), FeedbackSettings(scale, criterion), prediction, {"image": 1}, **more)
+    return LearnerGuidance(_linear(), GuidanceSettings(scale, criterion), prediction, {"image": 1}, **more)
 
 
 def _samples(
@@ -118,7 +118,7 @@ def test_it_goes_along_with_guidance_by_the_class_and_real_starts_and_masks() ->
 def test_the_push_is_the_gradient_at_the_predicted_clean_sample(criterion: str) -> None:
     """Against finite differences, in float64."""
     denoiser, level, t = GaussianDenoiser("v_prediction", MEANS.double(), 0.25), Level(0.8, 0.6), torch.tensor(400)
-    guide = LearnerGuidance(_linear().double(), FeedbackSettings(0.1, criterion), "v_prediction", {"image": 1})
+    guide = LearnerGuidance(_linear().double(), GuidanceSettings(0.1, criterion), "v_prediction", {"image": 1})
     x = torch.randn(N, 1, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def predict(given: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def test_a_sample_depends_on_its_own_seed_alone_and_is_the_same_again() -> None:
 
 def test_gradients_are_on_nowhere_else() -> None:
     learner = _linear()
-    guide = LearnerGuidance(learner, FeedbackSettings(0.05), "v_prediction", {"image": 1})
+    guide = LearnerGuidance(learner, GuidanceSettings(0.05), "v_prediction", {"image": 1})
     denoiser, scheduler = GaussianDenoiser("v_prediction", MEANS, 0.25), make_scheduler("ddim", "v_prediction")
     for context in (torch.no_grad(), torch.enable_grad()):
         with context:
