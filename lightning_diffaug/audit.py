@@ -63,48 +63,37 @@ def audit(
         absent where its data cannot be read, which is logged.
     """
     try:
-        return _counted(pool, slots, data, real, gates, most)
+        training = data.snapshot() if data.copied else None
+        if training is None:
+            _absent((DUPLICATES, f"{COPIES}*"), "the training data are a stream, or above data.snapshot_limit")
+            return {AUDITED: 0.0}
+        copy = next((gate for gate in gates if isinstance(gate, NotCopy)), NotCopy())
+        unique = next((gate for gate in gates if isinstance(gate, Unique)), Unique())
+        how: dict[str, Any] = {"ratio": copy.ratio, "shift": copy.shift, "mirror": copy.mirror, "field": copy.field}
+        field = data.spec[compared_field(data.spec, copy.field)]
+        samples = _samples(pool, slots, field, min(most, max(_LEAST, _COMPARISONS // len(training))))
+        log.info(
+            "counting near-copies among %d pooled samples (they are compared with %d real ones)",
+            len(samples),
+            len(training),
+        )
+        figures = {AUDITED: float(len(samples))}
+        against_training, duplicates = NotCopy(**how), Unique(unique.ratio, field.name)
+        against_training.bind(training)
+        duplicates.bind(training)
+        figures[DUPLICATES] = float(repeated(samples, duplicates.bound))
+        figures[f"{COPIES}train"] = _rejected(against_training, samples, field)
+        for part in PARTS:
+            found = _read(real, part, field, data.snapshot_limit)
+            if found is not None:
+                against = NotHeldOut(**how)
+                against.bind(training)
+                against.bind_held_out(found)
+                figures[f"{COPIES}{part}"] = _rejected(against, samples, field)
+        return figures
     except Exception as error:  # a run's figures must not go with what is only counted
         _absent((DUPLICATES, f"{COPIES}*"), f"{type(error).__name__}: {error}")
         return {AUDITED: 0.0}
-
-
-def _counted(
-    pool: SyntheticPool,
-    slots: Sequence[int],
-    data: RealTraining,
-    real: LightningDataModule,
-    gates: Sequence[Any],
-    most: int,
-) -> dict[str, float]:
-    training = data.snapshot() if data.copied else None
-    if training is None:
-        _absent((DUPLICATES, f"{COPIES}*"), "the training data are a stream, or above data.snapshot_limit")
-        return {AUDITED: 0.0}
-    copy = next((gate for gate in gates if isinstance(gate, NotCopy)), NotCopy())
-    unique = next((gate for gate in gates if isinstance(gate, Unique)), Unique())
-    how: dict[str, Any] = {"ratio": copy.ratio, "shift": copy.shift, "mirror": copy.mirror, "field": copy.field}
-    field = data.spec[compared_field(data.spec, copy.field)]
-    samples = _samples(pool, slots, field, min(most, max(_LEAST, _COMPARISONS // len(training))))
-    log.info(
-        "counting near-copies among %d pooled samples (they are compared with %d real ones)",
-        len(samples),
-        len(training),
-    )
-    figures = {AUDITED: float(len(samples))}
-    against_training, duplicates = NotCopy(**how), Unique(unique.ratio, field.name)
-    against_training.bind(training)
-    duplicates.bind(training)
-    figures[DUPLICATES] = float(repeated(samples, duplicates.bound))
-    figures[f"{COPIES}train"] = _rejected(against_training, samples, field)
-    for part in PARTS:
-        found = _read(real, part, field, data.snapshot_limit)
-        if found is not None:
-            against = NotHeldOut(**how)
-            against.bind(training)
-            against.bind_held_out(found)
-            figures[f"{COPIES}{part}"] = _rejected(against, samples, field)
-    return figures
 
 
 def repeated(samples: Tensor, bound: float) -> int:

@@ -239,21 +239,22 @@ def _refill(
         if isinstance(generator, Mapping):
             generator = build(name_of(generator))
         planner = named_planner(pool.planner, pool.text, pool.real_guided, mix, data, generator, pool.pool_seed)
+        planning = build(planner, "planner")
         if settings.mode != "none" and hasattr(generator, "bind"):
-            made = made_spec(data.spec, generator, build(planner, "planner"))
+            made = made_spec(data.spec, generator, planning)
             generator.bind(made, tuple(data.class_names))  # what is wrong is said before anything starts
     tell_trainer_devices(generator, devices)
-    gates = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
+    gate_names = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
+    gates = [build(name, "gates") for name in gate_names]
     fits = named is not None and hasattr(generator, "fit_key")
-    readers = [build(planner, "planner"), *(build(gate, "gates") for gate in gates)]
-    _check_learner(pool, generator, readers[1:])
-    for gate in readers[1:]:
+    _check_learner(pool, generator, gates)
+    for gate in gates:
         if callable(getattr(gate, "check", None)):
             gate.check(data.spec, tuple(data.class_names))
     snapshot = None
-    if (fits or any(reads_data(part) for part in readers)) and (snapshot := data.snapshot()) is None:
+    if (fits or any(reads_data(part) for part in (planning, *gates))) and (snapshot := data.snapshot()) is None:
         raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)
-    contamination = next((gate for gate in readers[1:] if hasattr(gate, "bind_held_out")), None)
+    contamination = next((gate for gate in gates if hasattr(gate, "bind_held_out")), None)
     unseen = None
     if contamination is not None:
         unseen = held_out(data.spec[compared_field(data.spec, getattr(contamination, "field", None))])
@@ -261,7 +262,7 @@ def _refill(
     job = Job(
         generator=named or _LIVE_OBJECT,
         planner=planner,
-        gates=gates,
+        gates=gate_names,
         spec=data.spec.to_json(),
         class_names=list(data.class_names),
         snapshot=None if snapshot is None else str(snapshot.save(pool.cache_dir / "snapshots")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,6 @@ from lightning_diffaug.feedback.samples import LearnerSamples, chosen
 from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.figures import MANY_CLASSES
 from lightning_diffaug.naming import build, name_of
-from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.pool.plans import Plan, Plans
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.run import MixRun
@@ -134,32 +134,14 @@ class LearnerFeedback(Callback):
         if run is None or samples is None or epoch is None or not self._due(run, epoch):
             return
         ranks = Ranks.of(trainer)
-        plans: Plans | None = None
-        found: Plan | None = None
-        failure = ""
-        if ranks.leads:  # what fails here alone is told to all: no rank may wait for another
-            try:
-                plans = None if run.pool is None else Plans(run.pool.folder)
-                found = None if plans is None else plans.of_epoch(epoch)
-            except Exception as error:
-                failure = _unusable(error)
-        found, failure = ranks.agree((found, failure))
+        found, failure = _of_leader(ranks, lambda: None if run.pool is None else Plans(run.pool.folder).of_epoch(epoch))
+        if found is None and not failure:
+            values, failure = self._measured(trainer, pl_module, samples, epoch, ranks)
+            failure = failure or self._failure_of(values)
+            if not failure:
+                found, failure = _of_leader(ranks, lambda: self._written(run, epoch, pl_module, samples, values))
         if failure:
             self._say(failure, ranks)
-        elif found is None:
-            values, failure = self._measured(trainer, pl_module, samples, epoch, ranks)
-            if not failure:
-                failure = ranks.agree(self._failure_of(values) or ("" if plans is not None else "there is no pool"))
-            if not failure and ranks.leads and plans is not None and run.pool is not None:
-                try:
-                    found = self._written(plans, run.pool, run, epoch, pl_module, samples, values)
-                except ConfigurationError as error:
-                    failure = str(error)
-                except Exception as error:
-                    failure = _unusable(error)
-            found, failure = ranks.agree((found, failure))
-            if failure:
-                self._say(failure, ranks)
         if found is not None:
             pl_module.log_dict(self._figures(found, samples))
 
@@ -211,16 +193,17 @@ class LearnerFeedback(Callback):
         return "" if bool(values[metric].isfinite().any()) else f"the learner's {metric} is not finite on any sample"
 
     def _written(
-        self,
-        plans: Plans,
-        pool: SyntheticPool,
-        run: MixRun,
-        epoch: int,
-        module: Any,
-        samples: LearnerSamples,
-        values: dict[str, Tensor],
+        self, run: MixRun, epoch: int, module: Any, samples: LearnerSamples, values: dict[str, Tensor]
     ) -> Plan:
-        """Writes the plan for the slots that nobody was asked for and nobody makes."""
+        """Writes the plan for the slots that nobody was asked for and nobody makes.
+
+        Raises:
+            ConfigurationError: There is no pool yet, or the learner's state is more than tensors.
+        """
+        pool = run.pool
+        if pool is None:
+            raise ConfigurationError("there is no pool")
+        plans = Plans(pool.folder)
         before = [*pool.slots(), *pool.claims(), *(plan.from_slot for plan in plans.all())]
         from_slot = max([run.asked_stop(epoch) + self._ahead, *(slot + 1 for slot in before)])
         scorer = None
@@ -255,6 +238,15 @@ class LearnerFeedback(Callback):
         return figures
 
 
-def _unusable(error: Exception) -> str:
-    log.debug("plans could not be read or written", exc_info=True)
-    return f"the plans cannot be read or written ({type(error).__name__}: {error})"
+def _of_leader(ranks: Ranks, find: Callable[[], Plan | None]) -> tuple[Plan | None, str]:
+    """What the leading rank finds or writes, and what failed, or ""; alike on all ranks, so that none waits for one."""
+    found, failure = None, ""
+    if ranks.leads:
+        try:
+            found = find()
+        except ConfigurationError as error:
+            failure = str(error)
+        except Exception as error:
+            log.debug("plans could not be read or written", exc_info=True)
+            failure = f"the plans cannot be read or written ({type(error).__name__}: {error})"
+    return ranks.agree((found, failure))

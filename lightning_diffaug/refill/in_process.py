@@ -119,11 +119,11 @@ class InProcessRefill:
         if self._filler is None:
             if hasattr(self._generator, "fit") and hasattr(self._generator, "load"):
                 self._fit()
-            gates = self._job.make_gates()
-            _, seconds = self._job.fit_gates(gates, self._reporter.fit_progress)
-            self._reporter.status.fit_seconds += seconds
-            recipe = self._job.recipe(self._generator, gates, self._pool)
             job = self._job
+            gates = job.make_gates()
+            _, seconds = job.fit_gates(gates, self._reporter.fit_progress)
+            self._reporter.status.fit_seconds += seconds
+            recipe = job.recipe(self._generator, gates, self._pool)
             keeps = (job.capacity, 1.0, job.min_acceptance, job.keep_rejected)
             self._filler = Filler(recipe, self._pool, self._reporter, job.run_id, *keeps)
         return self._filler

@@ -123,7 +123,7 @@ class Job:
         """Names a fitted generator: training snapshot and fit settings. None where there is nothing to fit.
 
         Args:
-            generator: The generator. One that wraps another (``fitted``) shares the fit of that one.
+            generator: The generator, or a gate. One that names another part as ``fitted`` shares the fit of that one.
             name: Its name; None: `generator`.
         """
         part = fitted_part(generator)
@@ -190,8 +190,8 @@ class Job:
     def find_pool(self, generator: Any) -> SyntheticPool | None:
         """The pool, or None as long as generator or gates have to be fitted first (their weights name the pool)."""
         weights: list[str | None] = []
-        for part, name in [(generator, self.generator), *self._to_be_fitted(self.make_gates())]:
-            fit_name = None if part is None else self.fit_fingerprint(part, name)
+        for part, name in [(generator, self.generator), *zip(self.make_gates(), self.gates, strict=True)]:
+            fit_name = self.fit_fingerprint(part, name)
             try:
                 found = None if fit_name is None else fitted_weights(fitted_folder(Path(self.cache_dir), fit_name))
             except GeneratorError:
@@ -218,23 +218,12 @@ class Job:
         if fit_name is None:
             return None, 0.0
         folder = fitted_folder(Path(self.cache_dir), fit_name)
-        return ensure_fitted(part, folder, self.load_snapshot, progress, self.run_id)
+        return ensure_fitted(fitted_part(part), folder, self.load_snapshot, progress, self.run_id)
 
     def fit_gates(self, gates: Sequence[Gate], progress: Callable[[int, int], None]) -> tuple[list[str | None], float]:
         """`ensure_fitted` for each gate: the hashes of their weights, and the seconds of all fits."""
-        fits = [
-            (None, 0.0) if part is None else self.ensure_fitted(part, name, progress)
-            for part, name in self._to_be_fitted(gates)
-        ]
+        fits = [self.ensure_fitted(gate, name, progress) for gate, name in zip(gates, self.gates, strict=True)]
         return [weights for weights, _ in fits], sum(seconds for _, seconds in fits)
-
-    def _to_be_fitted(self, gates: Sequence[Gate]) -> list[tuple[Any, dict[str, Any]]]:
-        """For each gate what has to be fitted of it, or None, with its name."""
-        return [
-            (part, name if part is gate or part is None else name_of(part, "gates"))
-            for gate, name in zip(gates, self.gates, strict=True)
-            for part in [fitted_part(gate)]
-        ]
 
     def recipe(self, generator: Any, gates: Sequence[Gate] | None = None, pool: SyntheticPool | None = None) -> Recipe:
         """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.
