@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from training_toys import Images, Noise, RealModule, unnamed
+from training_toys import Images, Noise, RealModule, pool_name, unnamed
 
 from lightning_diffaug import DiffAugDataModule
 from lightning_diffaug.conditions import RealGuidedPlanner
@@ -197,12 +197,7 @@ def test_other_texts_are_another_pool_and_no_text_is_the_pool_without(tmp_path: 
         mixed = DiffAugDataModule(
             RealModule(), unnamed(), refill="sync", slot_size=10, window=10, cache_dir=tmp_path, **settings
         )
-        try:
-            next(iter(mixed.train_dataloader()))
-            assert mixed.pool is not None
-            return mixed.pool.header.fingerprint
-        finally:
-            mixed.close()
+        return pool_name(mixed)
 
     assert name() == name(text=None)
     assert name(text="a {label}") == name(text={"templates": ["a {label}"]})

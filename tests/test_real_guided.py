@@ -13,7 +13,7 @@ from feedback_toys import HARD, fitted, mixed, own_pool, plans_in
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
-from training_toys import Images, RealModule, unnamed
+from training_toys import Images, RealModule, pool_name, unnamed
 
 from lightning_diffaug import DiffAugDataModule
 from lightning_diffaug.conditions import RealGuidedPlanner
@@ -104,12 +104,7 @@ def test_prompts_go_with_real_samples(tmp_path: Path) -> None:
 def test_other_settings_are_another_pool(tmp_path: Path) -> None:
     def name(**settings: Any) -> str:
         data = _module(tmp_path, Echo(), refill={"mode": "none"}, when_short="real", wait_timeout=0.0, **settings)
-        try:
-            next(iter(data.train_dataloader()))
-            assert data.pool is not None
-            return data.pool.header.fingerprint
-        finally:
-            data.close()
+        return pool_name(data)
 
     others: list[dict[str, Any]] = [{"choose": "least_augmented"}, {"pairs": "cross"}, {"pairs": "all"}]
     names = {name(real_guided=settings) for settings in [{}, *others, {"pairs": "cross", "cross": "any"}]}

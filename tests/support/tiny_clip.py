@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_pipeline import write_tokenizer
+from tiny_pipeline import text_config, write_tokenizer
 from torch import Tensor
 
 COLOURS = ("seven", "three")
@@ -41,17 +41,13 @@ def _processor() -> Any:
 
 def save_clip(folder: Path) -> Path:
     """Builds a CLIP, trains it a few steps on the two colours, and saves it with its processor."""
-    from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTextConfig
+    from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         tokenizer = write_tokenizer(folder / "vocabulary")
-        text = CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=12, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, projection_dim=16,
-        )  # fmt: skip
+        text = text_config(tokenizer, hidden_size=16, num_hidden_layers=1, projection_dim=16)
         model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=_vision().to_dict(), projection_dim=16))
         processor = CLIPProcessor(_processor(), tokenizer)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_diffaug import DiffAugDataModule
 from lightning_diffaug.naming import build
 from lightning_diffaug.refill.fill_slot import fill_slot
 from lightning_diffaug.refill.in_process import NoRefill
@@ -234,3 +235,13 @@ class Prefilled(NoRefill):
 def prefilled(present: Sequence[int], late: Sequence[int] = (), late_seconds: float = 0.0) -> type[Prefilled]:
     """A `Prefilled` class for a test."""
     return type("Prefilled", (Prefilled,), {"present": present, "late": late, "late_seconds": late_seconds})
+
+
+def pool_name(mixed: DiffAugDataModule) -> str:
+    """The fingerprint of the pool that a mix draws from; the mix is closed."""
+    try:
+        next(iter(mixed.train_dataloader()))
+        assert mixed.pool is not None
+        return mixed.pool.fingerprint
+    finally:
+        mixed.close()
