@@ -29,9 +29,9 @@ from lightning_diffaug.data import DigitsDataModule
 from lightning_diffaug.gates import Gate, judge
 from lightning_diffaug.gates.choice import ON, chosen_gates
 from lightning_diffaug.pool import fingerprint
-from lightning_diffaug.refill.fill_slot import row_seed
 from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder
 from lightning_diffaug.refill.job import fitted_part
+from lightning_diffaug.refill.recipe import row_seed
 from lightning_diffaug.snapshot import Snapshot
 
 HONEST = "honest"

@@ -24,6 +24,7 @@ from lightning_diffaug.mixing.sampler import MixSettings
 from lightning_diffaug.naming import build
 from lightning_diffaug.paths import default_cache_dir
 from lightning_diffaug.pool import SyntheticPool, capacity_slots
+from lightning_diffaug.pool_settings import PoolSettings
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.protocol import WhenShort
@@ -31,7 +32,7 @@ from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.run import MixRun
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec
-from lightning_diffaug.start import PoolSettings, start_run
+from lightning_diffaug.start import start_run
 
 log = logging.getLogger(__name__)
 

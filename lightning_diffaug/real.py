@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,18 +18,17 @@ from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.mixing.dataset import MixedDataset
 from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
 from lightning_diffaug.naming import build, name_of
-from lightning_diffaug.probing import signature, spread
+from lightning_diffaug.probing import spread
 from lightning_diffaug.randomness import untouched_rng
+from lightning_diffaug.real_transform import transform_of_synthetic
 from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe, value_range
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.soft_labels import SoftLabels
 from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
 from lightning_diffaug.wrapping import (
     LoaderFacts,
-    SampleTransform,
     class_names,
     find_labels,
-    find_transform,
     loader_facts,
     raw_view,
 )
@@ -122,7 +120,7 @@ class RealTraining:
                 )
             if label is None and values is not None:
                 spec = SampleSpec((*spec.fields, FieldSpec(LABEL, "(labels)", "scalar", "int64", (), 0.0, 0.0)))
-            transform = _synthetic_transform(
+            transform = transform_of_synthetic(
                 real, facts.dataset, raw_data, raw is not None or is_stream, template, real_sample, spec,
                 synthetic_transform, augment_synthetic,
             )  # fmt: skip
@@ -303,80 +301,6 @@ def _check_strings(raw: Dataset[Any], template: Any, spec: SampleSpec, fill: Map
                 f'fields={{"{spec.fields[0].path}": "image", "{path}": "label"}} (key data.fields), or with the image '
                 "alone if it is none: synthetic samples then have 'synthetic/<slot>/<row>' there."
             )
-
-
-def _synthetic_transform(
-    real: LightningDataModule,
-    dataset: Dataset[Any],
-    raw: Dataset[Any] | None,
-    raw_given: bool,
-    template: Any,
-    real_sample: Any,
-    spec: SampleSpec,
-    given: Callable[[Any], Any] | None,
-    augment_synthetic: bool,
-) -> Callable[[Any], Any] | None:
-    """What pooled samples go through so that they look like real ones; checked on a raw sample."""
-    if given is not None and not augment_synthetic:
-        raise ConfigurationError(
-            "data.synthetic_transform says all that synthetic samples go through, so data.augment_synthetic=False has "
-            "nothing to take off. Set one of data.synthetic_transform and data.augment_synthetic."
-        )
-    change = given
-    if not augment_synthetic:
-        change = getattr(real, "eval_transform", None)
-        if change is None:
-            raise ConfigurationError(
-                f"data.augment_synthetic=False needs to know the conversion without augmentation, and "
-                f"{type(real).__name__} has no attribute eval_transform. Give synthetic_transform=<conversion of a raw "
-                "sample> (data.synthetic_transform)."
-            )
-    image = spec.continuous[0] if spec.continuous else spec.fields[0]
-    if change is not None:
-        candidates = _ways(change, image.path)
-    elif raw_given:
-        candidates = [SampleTransform()]
-    else:
-        assert raw is not None
-        found = find_transform(dataset, raw, image, spec.get(LABEL))
-        return None if found.is_identity else found
-    wanted = signature(real_sample)
-    for candidate in candidates:
-        try:
-            if signature(candidate(template)) == wanted:
-                return None if candidate.is_identity else candidate
-        except Exception:
-            continue
-    raise SampleStructureError(
-        f"a synthetic sample would not look like a real one: the raw sample\n{describe(template)}\ndoes not become\n"
-        f"{describe(real_sample)}\nGive synthetic_transform=<callable on the raw image or the raw sample> that does it."
-    )
-
-
-def _ways(change: Callable[[Any], Any], image_path: str) -> list[SampleTransform]:
-    """What a given transform may be one of: the image, or the whole sample."""
-    return [SampleTransform(of_image=change, image_path=image_path), SampleTransform(of_sample=change)]
-
-
-def fitting_transform(change: Any, image_path: str, raw_sample: Any, data: RealTraining) -> SampleTransform | None:
-    """A transform of the image or of the sample that makes samples like the training data's own; None: it does not.
-
-    Args:
-        change: The transform, if there is one.
-        image_path: Where the image is.
-        raw_sample: A sample without transform.
-        data: The training data.
-    """
-    if not callable(change):
-        return None
-    with untouched_rng():
-        dataset = data.facts.dataset
-        wanted = signature(next(iter(dataset)) if data.is_stream else dataset[0])
-        for candidate in _ways(change, image_path):
-            with contextlib.suppress(Exception):  # the user's own code
-                if signature(candidate(raw_sample)) == wanted:
-                    return candidate
-    return None
 
 
 def _ranged(spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tuple[float, float] | None) -> SampleSpec:

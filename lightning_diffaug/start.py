@@ -5,23 +5,18 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_diffaug.conditions.real_guided_settings import RealGuided
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.learner import network_name
-from lightning_diffaug.feedback.settings import FeedbackSettings
 from lightning_diffaug.gates.choice import chosen_gates
 from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.device import tell_trainer_devices
@@ -32,6 +27,7 @@ from lightning_diffaug.pool import EpochCache, capacity_slots
 from lightning_diffaug.pool.private import remove_left_behind
 from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
+from lightning_diffaug.pool_settings import PoolSettings, check_device, check_feedback, check_learner
 from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
@@ -39,7 +35,7 @@ from lightning_diffaug.refill.fitted import NO_SNAPSHOT, remove_unfinished
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
 from lightning_diffaug.refill.job import Job, made_spec, reads_data
 from lightning_diffaug.refill.local import LocalRefill
-from lightning_diffaug.refill.protocol import Refill, WhenShort
+from lightning_diffaug.refill.protocol import Refill
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import WindowSupply
 from lightning_diffaug.run import MixRun
@@ -54,48 +50,6 @@ _NO_REAL_SAMPLES = (
     "and gates that need none."
 )
 _LIVE_OBJECT = {"_target_": "lightning_diffaug.live_object"}
-
-
-@dataclass(frozen=True)
-class PoolSettings:
-    """What fills the pool and how; each as `DiffAugDataModule` says."""
-
-    generator: Any
-    planner: Any
-    text: Any
-    real_guided: RealGuided
-    gates: Any
-    refill: RefillSettings
-    when_short: WhenShort
-    wait_timeout: float
-    capacity: int | None
-    pool_seed: int
-    cache_dir: Path
-    keep_rejected: int = 0
-    feedback: FeedbackSettings | None = None
-
-    def __post_init__(self) -> None:
-        if self.when_short not in ("reuse", "wait", "real", "error"):
-            raise ConfigurationError(
-                f"data.when_short={self.when_short!r} is none of reuse, wait, real, error: it says what happens when "
-                "the window lacks samples. Set data.when_short=reuse to read the newest complete window."
-            )
-        if type(self.keep_rejected) is not int or self.keep_rejected < 0:
-            raise ConfigurationError(
-                f"data.keep_rejected={self.keep_rejected!r} is not a whole number from 0: it is how many rejected "
-                "samples of each reason are kept for each slot. Set data.keep_rejected to e.g. 8, or to 0 for none."
-            )
-        if self.real_guided.choose == "misclassified" and self.feedback is None:
-            raise ConfigurationError(
-                "data.real_guided.choose=misclassified varies what the learner gets wrong, and nothing asks it. Set "
-                "feedback=classes (with feedback.strength=0 classes keep their quotas), or data.real_guided.choose to "
-                "uniform."
-            )
-        if not self.wait_timeout >= 0:
-            raise ConfigurationError(
-                f"data.wait_timeout={self.wait_timeout} is below 0: it is how many seconds a window may take. Set "
-                "data.wait_timeout to 300."
-            )
 
 
 def start_run(
@@ -133,7 +87,7 @@ def start_run(
     supply = helper = None
     private = None
     if pool.feedback is not None and not never:
-        _check_feedback(pool, mix)
+        check_feedback(pool, mix)
         private = (state or {}).get("private") or run_id
     if ranks.leads_node and not never:
         refill = _refill(pool, mix, data, run_id, ranks, private, _learner_name(pool, trainer), held_out)
@@ -147,32 +101,6 @@ def start_run(
         else:
             helper = refill
     return MixRun(sampler, supply, helper, cache, ranks, trainer, state, private)
-
-
-def _check_feedback(pool: PoolSettings, mix: MixSettings) -> None:
-    """Refuses feedback that no slot would ever follow."""
-    if pool.refill.mode == "none":
-        raise ConfigurationError(
-            "refill=none makes no slot, so none can follow data.feedback, whose pool is this run's own and begins "
-            "empty. Set refill=sync or refill=local, or feedback=none."
-        )
-    if math.isinf(mix.reuse):
-        raise ConfigurationError(
-            "data.reuse=inf freezes the pool at its first window, so that no slot is made that could follow "
-            "data.feedback. Set data.reuse to e.g. 8, or feedback=none."
-        )
-
-
-def _check_learner(pool: PoolSettings, generator: Any, gates: Sequence[Any]) -> None:
-    """Refuses parts that need the learner's weights where they are not handed over."""
-    if pool.feedback is not None and pool.feedback.hand_over:
-        return
-    for key, part in [("generator", generator), *((f"gates.{getattr(gate, 'name', '')}", gate) for gate in gates)]:
-        if getattr(part, "needs_learner", False):
-            raise ConfigurationError(
-                f"{key} asks the learner itself, whose weights the refill process does not get. Set feedback=practice "
-                f"(feedback.hand_over=true), or leave {key} out."
-            )
 
 
 def _learner_name(pool: PoolSettings, trainer: Any) -> dict[str, Any] | None:
@@ -233,7 +161,7 @@ def _refill(
     settings, devices = pool.refill, ranks.gpus
     named = _named(pool.generator, settings)
     if settings.mode != "none":
-        _check_device(named)
+        check_device(named)
     generator = pool.generator
     with untouched_rng():
         if isinstance(generator, Mapping):
@@ -247,7 +175,7 @@ def _refill(
     gate_names = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
     gates = [build(name, "gates") for name in gate_names]
     fits = named is not None and hasattr(generator, "fit_key")
-    _check_learner(pool, generator, gates)
+    check_learner(pool, generator, gates)
     for gate in gates:
         if callable(getattr(gate, "check", None)):
             gate.check(data.spec, tuple(data.class_names))
@@ -324,31 +252,6 @@ def _named(generator: Any, settings: RefillSettings) -> dict[str, Any] | None:
         if settings.mode != "sync":
             raise
         return None
-
-
-def _check_device(named: Mapping[str, Any] | None) -> None:
-    """Refuses a device that is not there, where the generator has that setting; no device is touched.
-
-    The refill process alone would find it out late, and with a full pool nobody would.
-    """
-    if isinstance(wrapped := (named or {}).get("generator"), Mapping):
-        _check_device(wrapped)
-    wanted = (named or {}).get("device")
-    if not isinstance(wanted, str) or wanted == "auto":
-        return
-    try:
-        device = torch.device(wanted)
-        count = torch.get_device_module(device).device_count()
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"generator.device={wanted} is no device that torch computes on ({str(error).splitlines()[0]}). Set "
-            "generator.device to auto, cpu, or a GPU such as cuda:0."
-        ) from error
-    if (device.index or 0) >= count:
-        raise ConfigurationError(
-            f"generator.device={wanted} is not there: torch finds {count} devices of the kind {device.type} on this "
-            "machine. Set generator.device to auto or cpu."
-        )
 
 
 def _remove_left_behind(cache_dir: Path, private: str | None) -> None:

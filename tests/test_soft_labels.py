@@ -22,7 +22,8 @@ from lightning_diffaug.feedback.samples import LearnerSamples
 from lightning_diffaug.models import ImageClassifier
 from lightning_diffaug.pool import Shard
 from lightning_diffaug.real import RealTraining
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.soft_labels import SoftLabels
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 

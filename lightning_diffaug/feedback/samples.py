@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.probing import seeded
-from lightning_diffaug.real import RealTraining, fitting_transform
+from lightning_diffaug.real import RealTraining
+from lightning_diffaug.real_transform import fitting_transform
 from lightning_diffaug.sample import leaf_to_tensor, leaves
 from lightning_diffaug.spec import LABEL, FieldSpec
 

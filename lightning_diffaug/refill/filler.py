@@ -10,8 +10,9 @@ from lightning_diffaug.errors import GeneratorError
 from lightning_diffaug.pool import Shard, SyntheticPool
 from lightning_diffaug.refill.acceptance import Acceptance
 from lightning_diffaug.refill.aside import KeepRejected
-from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot, make_ready
+from lightning_diffaug.refill.fill_slot import empty_slot, fill_slot, make_ready
 from lightning_diffaug.refill.pace import Pace
+from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.refill.status import Reporter
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.naming import build, defined_at, name_of, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.pool.storage import Folder
-from lightning_diffaug.refill.fill_slot import Recipe
 from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder, fitted_weights
+from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import SampleSpec
 

@@ -21,7 +21,7 @@ from lightning_diffaug.feedback.reading import PlanReader
 from lightning_diffaug.gates.hard import LEAST_BOUND
 from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.pool.plans import Plans
-from lightning_diffaug.refill.fill_slot import row_seed
+from lightning_diffaug.refill.recipe import row_seed
 from lightning_diffaug.spec import FieldSpec
 
 PRACTICE = {"hand_over": True, "strength": 0.0}

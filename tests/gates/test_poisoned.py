@@ -18,7 +18,8 @@ from lightning_diffaug import DiffAugDataModule, DiffusionGenerator
 from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.data import DigitsDataModule
 from lightning_diffaug.models import ImageClassifier
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe
 
 STEPS = 150
 TRAINING = [kind for kind in SHARES if kind.startswith("training")]

@@ -21,7 +21,8 @@ from lightning_diffaug.gates.chain import ranking
 from lightning_diffaug.gates.classifier import Classifier
 from lightning_diffaug.gates.classifier_fit import FittedClassifier, best_temperature
 from lightning_diffaug.naming import build, name_of
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 

@@ -24,7 +24,8 @@ from lightning_diffaug.generators.composed import HALVES, half
 from lightning_diffaug.generators.fractals import julia
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.pool import SyntheticPool
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot, row_seed
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe, row_seed
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 

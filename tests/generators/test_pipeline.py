@@ -21,7 +21,8 @@ from lightning_diffaug.gates import Finite, InRange
 from lightning_diffaug.generators.pipeline import PipelineGenerator
 from lightning_diffaug.generators.pipeline_load import without_deprecations
 from lightning_diffaug.naming import build, name_of
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe
 
 Make = Callable[..., PipelineGenerator]
 LABELS = torch.arange(60) % 10

@@ -13,7 +13,8 @@ from torch import Tensor
 from lightning_diffaug.conditions import RealGuidedPlanner
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import DiffusionGenerator
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.snapshot import Snapshot
 
 Loaded = Callable[..., DiffusionGenerator]

@@ -18,7 +18,8 @@ from lightning_diffaug.conditions import QuotaPlanner
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Finite, InRange
 from lightning_diffaug.randomness import untouched_rng
-from lightning_diffaug.refill.fill_slot import Recipe, empty_slot, fill_slot, row_seed
+from lightning_diffaug.refill.fill_slot import empty_slot, fill_slot
+from lightning_diffaug.refill.recipe import Recipe, row_seed
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
 

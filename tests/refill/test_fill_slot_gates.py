@@ -15,7 +15,8 @@ from lightning_diffaug.conditions.feedback import Feedback
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Finite, NotCopy, Verdict
 from lightning_diffaug.generators.composed import ComposedGenerator
-from lightning_diffaug.refill.fill_slot import Recipe, fill_slot, row_seed
+from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.recipe import Recipe, row_seed
 from lightning_diffaug.snapshot import Snapshot
 
 ROWS = 8

@@ -23,8 +23,8 @@ from torch import Tensor
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.naming import name_of
 from lightning_diffaug.pool.process import machine_id
-from lightning_diffaug.refill.fill_slot import row_seed
 from lightning_diffaug.refill.job import Job
+from lightning_diffaug.refill.recipe import row_seed
 from lightning_diffaug.refill.status import STATUS, Need, Reporter, Status
 from lightning_diffaug.refill.worker import work
 from lightning_diffaug.snapshot import Snapshot
