@@ -17,7 +17,7 @@ from refill_toys import Fitted, Steady
 
 from lightning_diffaug import DiffAugDataModule, SyntheticPool
 from lightning_diffaug.errors import PoolError, PoolFormatError
-from lightning_diffaug.pool import header as headers
+from lightning_diffaug.pool.fingerprint import checksum_of
 
 pytestmark = pytest.mark.faults
 WAYS = ("truncated", "flipped", "empty", "foreign", "pickle")
@@ -98,7 +98,7 @@ def test_a_pool_of_another_format_version_ends_with_a_clear_word(mixed: Any, tra
     state = json.loads(header.read_text())
     del state["checksum"]
     state["version"] = 99
-    header.write_text(json.dumps({**state, "checksum": headers._checksum(state)}))
+    header.write_text(json.dumps({**state, "checksum": checksum_of(state)}))
     slots = sorted(path.name for path in (header.parent / "slots").iterdir())
     with pytest.raises(PoolFormatError, match=r"format version 99.*paths\.cache_dir"):
         train(mixed(Steady()), 1)
