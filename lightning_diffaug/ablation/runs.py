@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ _OF_A_RUN = {METRICS, CONFIG, FAILED}
 # These say which seed, or are part of the arm's name already.
 _NOT_EXTRA = ("seed", "arm", "arm_name")
 _FRACTION = "data.synthetic_fraction"
+# Overrides with these first parts make another task, not another arm of one; augmentation and loss are the arm's.
+_OF_THE_TASK = ("real", "model", "trainer", "threads")
+_OF_THE_ARM = ("real.augment", "model.mixup_alpha", "model.loss", "model.logit_adjustment_tau")
+BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC = "baseline", "control", "other_generator", "synthetic"
+ROLES = (BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,14 @@ class Run:
         fraction: Synthetic fraction asked for (of a schedule: the mean over all draws).
         metrics: Its ``metrics.json``.
         rare: Names of the classes that are rare in its training data, as in its ``classes.json``.
+        role: One of `ROLES`: "baseline" has no generator, "control" fills the same slots without one,
+            "other_generator" is a generator to compare with, "synthetic" is what the sweep judges.
+        equal: What is equal in all arms: "steps", "epochs" or "wall_clock".
+        config: Its resolved ``config.yaml``.
+        path: Its folder, absolute.
+        train_counts: Real training samples of each class, as in its ``classes.json``.
+        family: The arm without its fraction: arms of one family differ in the fraction alone.
+        task: Overrides that make another task of it, such as ``real.shots=5``: arms of two tasks are not compared.
     """
 
     folder: str
@@ -45,6 +58,13 @@ class Run:
     fraction: float
     metrics: Mapping[str, float]
     rare: tuple[str, ...] = ()
+    role: str = SYNTHETIC
+    equal: str = "steps"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+    train_counts: tuple[int, ...] = ()
+    family: str = ""
+    task: str = ""
 
     @property
     def steps(self) -> float:
@@ -82,11 +102,39 @@ class Sweep:
 
 @dataclass(frozen=True)
 class _Job:
+    path: Path
     folder: str
     overrides: dict[str, str]
     config: Mapping[str, Any]
     metrics: Mapping[str, float]
     rare: tuple[str, ...]
+    train_counts: tuple[int, ...]
+
+    @property
+    def asked(self) -> Any:
+        """The synthetic fraction asked for: a number, or a schedule's settings."""
+        return self.config["data"]["synthetic_fraction"]
+
+    @property
+    def constant(self) -> bool:
+        """Whether the fraction asked for is one number."""
+        return isinstance(self.asked, (int, float))
+
+    @property
+    def fraction(self) -> float:
+        """The synthetic fraction asked for; of a schedule the mean over all draws."""
+        return float(self.asked) if self.constant else float(self.metrics["mix/requested_fraction"])
+
+    @property
+    def given_name(self) -> str | None:
+        """Its arm's name, where it has one."""
+        name = self.config.get("arm_name") or self.overrides.get("arm")
+        return None if name is None else str(name)
+
+    @property
+    def ablation(self) -> Mapping[str, Any]:
+        """Its settings as an arm."""
+        return self.config.get("ablation") or {}
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -142,17 +190,27 @@ def _read_job(folder: Path, name: str, overrides: Sequence[str]) -> _Job:
     assert isinstance(config, dict)
     int(config["seed"])
     keys = dict(line.lstrip("+").partition("=")[::2] for line in overrides)
-    return _Job(name, keys, {str(key): value for key, value in config.items()}, metrics, _rare(folder))
+    plain = {str(key): value for key, value in config.items()}
+    rare, counts = _classes(folder)
+    job = _Job(folder.absolute(), name, keys, plain, metrics, rare, counts)
+    float(job.fraction)
+    return job
 
 
-def _rare(folder: Path) -> tuple[str, ...]:
+def _classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the rare classes, and all classes' training samples."""
     path = folder / CLASSES
-    return tuple(json.loads(path.read_text(encoding="utf-8"))["rare"]) if path.exists() else ()
+    if not path.exists():
+        return (), ()
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(said["rare"]), tuple(map(int, said.get("train_counts", ())))
 
 
 def _named(jobs: Sequence[_Job]) -> tuple[Run, ...]:
     differing = _differing(job.overrides for job in jobs)
-    return tuple(_run(job, differing) for job in jobs)
+    # an arm without a fraction in its name is one that has no other fractions beside it
+    of_fractions = {job.given_name for job in jobs if job.fraction > 0} - {None}
+    return tuple(_run(job, differing, job.given_name in of_fractions) for job in jobs)
 
 
 def _differing(overrides: Iterable[Mapping[str, str]]) -> list[str]:
@@ -162,16 +220,32 @@ def _differing(overrides: Iterable[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if key not in _NOT_EXTRA and len({of_one.get(key) for of_one in given}) > 1]
 
 
-def _run(job: _Job, differing: Sequence[str]) -> Run:
-    asked = job.config["data"]["synthetic_fraction"]
-    constant = isinstance(asked, (int, float))
-    fraction = float(asked) if constant else float(job.metrics["mix/requested_fraction"])
-    name = job.config.get("arm_name") or job.overrides.get("arm") or ("mixed" if fraction > 0 else "real")
-    arm = str(name)
-    if fraction > 0:
-        arm += f"-{fraction:.10g}" if constant else f"-{asked.get('name', 'schedule')}"
+def _run(job: _Job, differing: Sequence[str], of_fractions: bool) -> Run:
+    name = job.given_name or ("mixed" if job.fraction > 0 else "real")
+    arm = name
+    if job.fraction > 0 or of_fractions:
+        arm += f"-{job.fraction:.10g}" if job.constant else f"-{job.asked.get('name', 'schedule')}"
     # else runs with other settings would pass for further seeds of one arm
-    extra = [key for key in differing if not (constant and key == _FRACTION) and key in job.overrides]
-    if extra:
-        arm += f" ({', '.join(f'{key}={job.overrides[key]}' for key in extra)})"
-    return Run(job.folder, str(name), arm, int(job.config["seed"]), fraction, job.metrics, job.rare)
+    extra = [key for key in differing if not (job.constant and key == _FRACTION) and key in job.overrides]
+    said = {key: f"{key}={job.overrides[key]}" for key in extra}
+    behind = f" ({', '.join(said.values())})" if said else ""
+    return Run(
+        folder=job.folder,
+        name=name,
+        arm=arm + behind,
+        seed=int(job.config["seed"]),
+        fraction=job.fraction,
+        metrics=job.metrics,
+        rare=job.rare,
+        role=str(job.ablation.get("role") or (SYNTHETIC if job.fraction > 0 else BASELINE)),
+        equal=str(job.ablation.get("equal") or "steps"),
+        config=job.config,
+        path=job.path,
+        train_counts=job.train_counts,
+        family=(job.given_name or "mixed") + behind,
+        task=", ".join(text for key, text in said.items() if _makes_a_task(key)),
+    )
+
+
+def _makes_a_task(key: str) -> bool:
+    return key.split(".")[0] in _OF_THE_TASK and not key.startswith(_OF_THE_ARM)

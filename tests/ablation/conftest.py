@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ def write_run(tmp_path: Path) -> WriteRun:
         arm: str | None = None,
         overrides: Sequence[str] = (),
         rare: Sequence[str] | None = None,
+        config: Mapping[str, Any] | None = None,
         **metrics: float,
     ) -> Path:
         folder = tmp_path / "sweep" / str(number)
         (folder / ".hydra").mkdir(parents=True)
         OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
-        config = {"seed": seed, "arm_name": arm, "data": {"synthetic_fraction": fraction}}
-        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+        of_run = {"seed": seed, "arm_name": arm, "data": {"synthetic_fraction": fraction}} | dict(config or {})
+        OmegaConf.save(OmegaConf.create(of_run), folder / "config.yaml")
         if rare is not None:
             write_classes(["0", "1", "2", "3"], [9, 9, 9, 9], [int(name) for name in rare], folder)
         figures = {"train/steps": 630.0, "generator/seconds": 0.0, "generator/fit_seconds": 0.0}

@@ -92,3 +92,39 @@ def test_runs_in_named_subfolders_are_found_and_nothing_else_is_a_run(tmp_path: 
     found = read_sweep(sweep)
     assert [run.folder for run in found.runs] == ["mixed/seed0"]
     assert found.failures == ()
+
+
+def test_a_fraction_0_beside_others_of_its_name_is_the_point_0_of_that_family(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    write_run(0, fraction=0, arm="classical")
+    for number, fraction in enumerate((0, 0.25, 1), start=1):
+        write_run(number, fraction=fraction, arm="mixed", overrides=[f"data.synthetic_fraction={fraction}"])
+    runs = read_sweep(tmp_path / "sweep").runs
+    assert [run.arm for run in runs] == ["classical", "mixed-0", "mixed-0.25", "mixed-1"]
+    assert [run.family for run in runs] == ["classical", "mixed", "mixed", "mixed"]
+    assert [run.role for run in runs] == ["baseline", "baseline", "synthetic", "synthetic"]
+
+
+def test_real_and_mixed_of_a_plain_sweep_of_fractions_are_one_family(tmp_path: Path, write_run: WriteRun) -> None:
+    for number, fraction in enumerate((0, 0.5)):
+        write_run(number, fraction=fraction, overrides=[f"data.synthetic_fraction={fraction}"])
+    assert [run.family for run in read_sweep(tmp_path / "sweep").runs] == ["mixed", "mixed"]
+
+
+def test_a_run_says_its_role_what_is_equal_its_config_and_its_folder(tmp_path: Path, write_run: WriteRun) -> None:
+    folder = write_run(0, config={"ablation": {"role": "control", "equal": "epochs"}}, rare=["1"])
+    write_run(1, config={"ablation": {"role": None, "equal": None}})
+    control, mixed = read_sweep(tmp_path / "sweep").runs
+    assert (control.role, control.equal, control.path) == ("control", "epochs", folder.absolute())
+    assert control.config["ablation"] == {"role": "control", "equal": "epochs"}
+    assert (control.rare, control.train_counts) == (("1",), (9, 9, 9, 9))
+    assert (mixed.role, mixed.equal) == ("synthetic", "steps")
+
+
+def test_other_data_make_another_task_and_another_augmentation_does_not(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(0, overrides=["real.shots=5", "real.augment.p=0.5", "data.reuse=1"])
+    write_run(1, overrides=["real.shots=10", "real.augment.p=0.8", "data.reuse=2"])
+    first, second = read_sweep(tmp_path / "sweep").runs
+    assert (first.task, second.task) == ("real.shots=5", "real.shots=10")
+    assert first.family == "mixed (real.shots=5, real.augment.p=0.5, data.reuse=1)"
