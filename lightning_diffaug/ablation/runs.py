@@ -24,7 +24,7 @@ _NOT_EXTRA = ("seed", "arm", "arm_name")
 _FRACTION = "data.synthetic_fraction"
 # Overrides with these first parts make another task, not another arm of one; augmentation and loss are the arm's.
 _OF_THE_TASK = ("real", "model", "trainer", "threads")
-_OF_THE_ARM = ("real.augment", "model.mixup_alpha", "model.loss", "model.logit_adjustment_tau")
+_OF_THE_ARM = ("real.augment", "model.mixing", "model.loss", "model.logit_adjustment_tau")
 BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC = "baseline", "control", "other_generator", "synthetic"
 ROLES = (BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC)
 
@@ -224,7 +224,7 @@ def _run(job: _Job, differing: Sequence[str], of_fractions: bool) -> Run:
     name = job.given_name or ("mixed" if job.fraction > 0 else "real")
     arm = name
     if job.fraction > 0 or of_fractions:
-        arm += f"-{job.fraction:.10g}" if job.constant else f"-{job.asked.get('name', 'schedule')}"
+        arm += f"-{job.fraction:.10g}" if job.constant else f"-{_schedule(job)}"
     # else runs with other settings would pass for further seeds of one arm
     extra = [key for key in differing if not (job.constant and key == _FRACTION) and key in job.overrides]
     said = {key: f"{key}={job.overrides[key]}" for key in extra}
@@ -242,9 +242,13 @@ def _run(job: _Job, differing: Sequence[str], of_fractions: bool) -> Run:
         config=job.config,
         path=job.path,
         train_counts=job.train_counts,
-        family=(job.given_name or "mixed") + behind,
+        family=(job.given_name or "mixed") + ("" if job.constant else f"-{_schedule(job)}") + behind,
         task=", ".join(text for key, text in said.items() if _makes_a_task(key)),
     )
+
+
+def _schedule(job: _Job) -> str:
+    return str(job.asked.get("name", "schedule"))
 
 
 def _makes_a_task(key: str) -> bool:

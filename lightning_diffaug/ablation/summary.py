@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lightning_diffaug.ablation.runs import Failure, Run
+from lightning_diffaug.ablation.runs import SYNTHETIC, Failure, Run
 from lightning_diffaug.ablation.statistics import Estimate, t_interval
 
 #: The metric whose columns have no prefix.
 MAIN = "test/acc"
+_PARTS = ("test/", "val/", "cost/", "train/")
+_NO_SCORES = ("test/evaluations",)
 _FIRST = ("test/acc", "test/acc_balanced", "test/acc_rare", "test/auroc")
 
 
@@ -26,11 +29,17 @@ class ArmSummary:
         arm: Its unique name.
         name: Its name without the fraction.
         fraction: Synthetic fraction asked for.
-        values: Each test metric's value by seed.
-        estimates: Each test metric's mean and interval.
+        values: Of each metric ``test/…``, ``val/…``, ``cost/…`` and ``train/…`` the value by seed; what is no finite
+            number (a run that diverged, a score without samples) is left out.
+        estimates: Each such metric's mean and interval.
         runs: How many runs it has.
         steps: Optimiser steps, mean over the runs.
         generator_seconds: Seconds of fit and generation, mean over the runs.
+        role: What it is in the comparison; see `Run.role`.
+        equal: What is equal in all arms: "steps", "epochs" or "wall_clock"; "mixed" where its runs disagree.
+        family: Arms of one family differ in the fraction alone; see `Run.family`.
+        task: Arms of different tasks are not compared; see `Run.task`.
+        runs_of: Its runs.
     """
 
     arm: str
@@ -41,6 +50,11 @@ class ArmSummary:
     runs: int
     steps: float
     generator_seconds: float
+    role: str = SYNTHETIC
+    equal: str = "steps"
+    family: str = ""
+    task: str = ""
+    runs_of: tuple[Run, ...] = ()
 
 
 def summarise(runs: Sequence[Run]) -> list[ArmSummary]:
@@ -54,8 +68,10 @@ def summarise(runs: Sequence[Run]) -> list[ArmSummary]:
 
 
 def _summary(runs: Sequence[Run]) -> ArmSummary:
-    metrics = dict.fromkeys(key for run in runs for key in run.metrics if key.startswith("test/"))
-    values = {key: {run.seed: float(run.metrics[key]) for run in runs if key in run.metrics} for key in metrics}
+    metrics = dict.fromkeys(key for run in runs for key in run.metrics if key.startswith(_PARTS))
+    values = {key: _finite(runs, key) for key in metrics}
+    values = {key: of_seeds for key, of_seeds in values.items() if of_seeds}
+    equal = {run.equal for run in runs}
     return ArmSummary(
         arm=runs[0].arm,
         name=runs[0].name,
@@ -65,7 +81,17 @@ def _summary(runs: Sequence[Run]) -> ArmSummary:
         runs=len(runs),
         steps=float(np.mean([run.steps for run in runs])),
         generator_seconds=float(np.mean([run.generator_seconds for run in runs])),
+        role=runs[0].role,
+        equal=equal.pop() if len(equal) == 1 else "mixed",
+        family=runs[0].family,
+        task=runs[0].task,
+        runs_of=tuple(runs),
     )
+
+
+def _finite(runs: Sequence[Run], key: str) -> dict[int, float]:
+    found = {run.seed: float(run.metrics[key]) for run in runs if key in run.metrics}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 
 def write_runs(runs: Sequence[Run], path: Path) -> None:
@@ -88,19 +114,21 @@ def write_runs(runs: Sequence[Run], path: Path) -> None:
 
 
 def write_summary(arms: Sequence[ArmSummary], path: Path) -> None:
-    """Writes one row an arm.
+    """Writes one row an arm, with its scores on test data.
 
     ``mean``, ``ci95_low`` and ``ci95_high`` are of ``test/acc`` as a share of 1; those of ``test/<metric>`` are
     prefixed with ``<metric>_``. Fields are empty where there is no value, or no interval (fewer than three seeds).
     ``steps`` and ``generator_seconds`` are means over the arm's runs.
     """
-    metrics = dict.fromkeys([*_FIRST, *sorted({key for arm in arms for key in arm.estimates})])
+    found = {key for arm in arms for key in arm.estimates if key.startswith("test/") and key not in _NO_SCORES}
+    metrics = dict.fromkeys([*_FIRST, *sorted(found)])
     prefixes = {key: "" if key == MAIN else key.removeprefix("test/") + "_" for key in metrics}
     rows = []
     for arm in arms:
         row: dict[str, Any] = {"arm": arm.arm, "fraction": arm.fraction, "seeds": arm.runs}
         row |= {"steps": arm.steps, "generator_seconds": arm.generator_seconds}
-        for key, estimate in arm.estimates.items():
+        for key in metrics.keys() & arm.estimates.keys():
+            estimate = arm.estimates[key]
             for column, value in zip(_INTERVAL, (estimate.mean, estimate.low, estimate.high), strict=True):
                 row[prefixes[key] + column] = value
         rows.append(row)
