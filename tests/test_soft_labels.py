@@ -373,7 +373,16 @@ class Pictures(Images):
         return image.float() / 255, label
 
 
-@pytest.mark.parametrize("arm", [{}, {"mixup_alpha": 0.4}, {"loss": "logit_adjusted", "class_counts": [4, 8, 12]}])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        {},
+        {"mixing": "mixup"},
+        {"mixing": "cutmix", "mixing_alpha": 1.0},
+        {"mixing": "remix", "class_counts": [4, 8, 12]},
+        {"loss": "logit_adjusted", "class_counts": [4, 8, 12]},
+    ],
+)
 def test_a_classifier_trains_on_the_mix(tmp_path: Path, arm: dict[str, Any]) -> None:
     model = ImageClassifier(3, width=4, **arm)
     before = [weight.clone() for weight in model.parameters()]

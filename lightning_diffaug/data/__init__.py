@@ -5,6 +5,7 @@ from lightning_diffaug.data.base import RealDataModule, Splits
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.digits import DigitsDataModule
 from lightning_diffaug.data.image_folder import ImageFolderDataModule
+from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaugment
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
 __all__ = [
@@ -15,5 +16,8 @@ __all__ = [
     "SmallAffine",
     "Splits",
     "TorchvisionDataModule",
+    "autoaugment",
     "classical",
+    "randaugment",
+    "trivialaugment",
 ]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
-from torchvision.transforms import v2
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.models.batch_mixing import batch_mixing
 
 LOSSES = ("cross_entropy", "logit_adjusted")
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -67,7 +67,10 @@ class ImageClassifier(LightningModule):
         width: channels of the first convolution; the last has twice as many.
         lr: highest learning rate.
         weight_decay: AdamW's weight decay.
-        mixup_alpha: Beta parameter of Mixup (Zhang et al. 2018); 0 is off.
+        mixing: how the samples of a batch are mixed in pairs, ``"mixup"``, ``"cutmix"`` or ``"remix"``; None: not.
+        mixing_alpha: Beta parameter of the shares.
+        remix_kappa: as the next, see `batch_mixing.Remix`.
+        remix_tau: see there.
         loss: ``"cross_entropy"``, or ``"logit_adjusted"`` (Menon et al. 2021, eq. 10), which wants batches
             that follow the data: with ``data.balance=classes`` the prior would be corrected twice.
         logit_adjustment_tau: strength τ of the adjustment; 1 is the consistent one.
@@ -86,7 +89,10 @@ class ImageClassifier(LightningModule):
         width: int = 32,
         lr: float = 1e-2,
         weight_decay: float = 1e-2,
-        mixup_alpha: float = 0.0,
+        mixing: str | None = None,
+        mixing_alpha: float = 0.2,
+        remix_kappa: float = 3.0,
+        remix_tau: float = 0.5,
         loss: str = "cross_entropy",
         logit_adjustment_tau: float = 1.0,
         class_counts: Sequence[int] | None = None,
@@ -99,7 +105,7 @@ class ImageClassifier(LightningModule):
         rare_classes = [int(index) for index in rare_classes]
         class_names = None if class_names is None else [str(name) for name in class_names]
         self.save_hyperparameters(logger=False)
-        _check(num_classes, width, lr, mixup_alpha, loss, class_counts, rare_classes, class_names)
+        _check(num_classes, width, lr, loss, class_counts, rare_classes, class_names)
 
         self.num_classes = num_classes
         self.lr = lr
@@ -107,7 +113,7 @@ class ImageClassifier(LightningModule):
         self.rare_classes = rare_classes
         self.class_names = class_names or [str(index) for index in range(num_classes)]
         self.network = small_cnn(in_channels, num_classes, width)
-        self.mixup = v2.MixUp(alpha=mixup_alpha, num_classes=num_classes) if mixup_alpha > 0 else None
+        self.mixing = batch_mixing(mixing, mixing_alpha, num_classes, class_counts, remix_kappa, remix_tau)
 
         adjustment = torch.zeros(num_classes)
         if loss == "logit_adjusted" and class_counts is not None:
@@ -126,9 +132,9 @@ class ImageClassifier(LightningModule):
         return logits
 
     def training_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean loss of one batch, with Mixup and logit adjustment where they are on."""
-        if self.mixup is not None:
-            x, y = self.mixup(x, y)
+        """Mean loss of one batch, mixed and with logit adjustment where these are on."""
+        if self.mixing is not None:
+            x, y = self.mixing(x, y)
         return F.cross_entropy(self(x) + self.logit_adjustment, y)
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
@@ -206,7 +212,6 @@ def _check(
     num_classes: int,
     width: int,
     lr: float,
-    mixup_alpha: float,
     loss: str,
     class_counts: list[int] | None,
     rare_classes: list[int],
@@ -217,10 +222,9 @@ def _check(
             f"model.num_classes={num_classes}: a classifier tells at least 2 classes apart. Set model.num_classes, "
             "or choose data with more classes (real=…)"
         )
-    if width < 1 or lr <= 0 or mixup_alpha < 0:
+    if width < 1 or lr <= 0:
         raise ConfigurationError(
-            f"model.width={width}, model.lr={lr}, model.mixup_alpha={mixup_alpha}: width and lr must be positive and "
-            "mixup_alpha 0 (off) or more. Set model.width, model.lr, model.mixup_alpha so"
+            f"model.width={width}, model.lr={lr}: both must be positive. Set model.width and model.lr so"
         )
     if loss not in LOSSES:
         raise ConfigurationError(f"model.loss={loss!r} is unknown. Set model.loss to one of {', '.join(LOSSES)}")

@@ -126,7 +126,7 @@ def test_elements_behind_the_label_are_ignored(tmp_path: Path) -> None:
 
 def test_mixup_mixes_images_and_labels_and_only_when_asked() -> None:
     x, y = next(iter(batches()))
-    plain, mixed = ImageClassifier(4), ImageClassifier(4, mixup_alpha=1.0)
+    plain, mixed = ImageClassifier(4), ImageClassifier(4, mixing="mixup", mixing_alpha=1.0)
     mixed.load_state_dict(plain.state_dict())
     plain.eval()
     mixed.eval()
@@ -222,7 +222,7 @@ def test_model_is_rebuilt_from_its_checkpoint(tmp_path: Path) -> None:
         ({"class_names": ["a"]}, r"model\.class_names"),
         ({"rare_classes": [4]}, r"rare_classes=\[4\] .* outside 0\.\.3"),
         ({"lr": 0.0}, r"model\.lr"),
-        ({"mixup_alpha": -0.1}, r"model\.mixup_alpha"),
+        ({"mixing": "mixup", "mixing_alpha": -0.1}, r"model\.mixing_alpha"),
         ({"width": 0}, r"model\.width"),
         ({"num_classes": 1}, r"at least 2 classes"),
     ],
@@ -246,19 +246,3 @@ def test_soft_labels_weigh_the_loss_of_each_class(tau: float) -> None:
     assert model.training_loss(x, F.one_hot(hard, 3).float()).item() == pytest.approx(
         model.training_loss(x, hard).item(), rel=1e-5
     )
-
-
-def test_mixup_mixes_soft_labels_as_it_mixes_hard_ones() -> None:
-    model = ImageClassifier(3, width=4, mixup_alpha=1.0)
-    assert model.mixup is not None
-    x, hard = torch.rand(4, 1, 8, 8), torch.tensor([1, 2, 2, 0])
-    torch.manual_seed(3)
-    mixed, labels = model.mixup(x, hard)
-    torch.manual_seed(3)
-    again, soft = model.mixup(x, F.one_hot(hard, 3).float())
-    assert torch.equal(mixed, again)
-    torch.testing.assert_close(soft, labels)
-    torch.manual_seed(3)
-    _, soft = model.mixup(x, SOFT)
-    share = float((labels - F.one_hot(hard, 3))[0].abs().max())  # of the sample before
-    torch.testing.assert_close(soft, (1 - share) * SOFT + share * SOFT.roll(1, 0))
