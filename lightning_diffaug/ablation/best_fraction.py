@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.isotonic import isotonic_regression
+
+from lightning_diffaug.ablation.choice import is_corrected, synthetic, without_generator
+from lightning_diffaug.ablation.metric import Metric
+from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, SAME
+from lightning_diffaug.ablation.summary import ArmSummary
+
+Array = npt.NDArray[np.float64]
+MIN_FRACTIONS = 3
+"""A parabola goes through any two points."""
+_GRID = 201
+_NEARLY_ALL = 0.9
+_SHOWN = 41
 
 
 @dataclass(frozen=True)
@@ -15,7 +33,7 @@ class BestFraction:
         family: Its name, such as "mixed".
         key: The validation metric that it is by.
         fractions: Those of the sweep, ascending.
-        means: Mean score at each over the common seeds.
+        means: Mean score at each over the common seeds; () where there is none.
         seeds: How many seeds have all fractions.
         reason: Why there is no estimate (fewer than three fractions or seeds); None where there is one.
         best: Where the fit is highest between the smallest and the largest fraction; None without an estimate, as are
@@ -45,4 +63,92 @@ class BestFraction:
     @property
     def sentence(self) -> str:
         """What is found, in words."""
-        raise NotImplementedError
+        if self.reason is not None or self.best is None or self.low is None or self.high is None:
+            return f"{self.family}: no estimate of the best fraction, {self.reason}."
+        between = f"{self.low:.2g} to {self.high:.2g}"
+        if self.flat:
+            return (
+                f"{self.family}: validation data do not tell which fraction is best (95% interval {between}, nearly "
+                f"all of the range; {self.seeds} seeds)."
+            )
+        said = (
+            f"{self.family}: best fraction {self.best:.2g} (95% interval {between}, quadratic fit, {self.seeds} seeds)"
+        )
+        if self.unimodal is not None and not (self.low <= self.unimodal[1] and self.unimodal[0] <= self.high):
+            first, last = (f"{x:.2g}" for x in self.unimodal)
+            at = first if first == last else f"{first} to {last}"
+            return f"{said}; a fit that only rises and then falls is highest at {at}: a parabola does not fit well."
+        return f"{said}."
+
+
+def best_fractions(
+    arms: Sequence[ArmSummary], metric: Metric, seed: int = 0, resamples: int = 2000
+) -> list[BestFraction]:
+    """The best fraction of each family of synthetic arms that has more than one, fraction 0 included.
+
+    Args:
+        arms: Of one task.
+        metric: See `chosen_metric`; its validation score with the class prior corrected counts, where all arms have it.
+        seed: Of the bootstrap.
+        resamples: How many.
+    """
+    scored = [arm for arm in arms if arm.values.get(metric.key("test"))]
+    key = metric.key("val", is_corrected(scored, metric))
+    found = []
+    for family in dict.fromkeys(arm.family for arm in synthetic(arms)):
+        members = [arm for arm in (*synthetic(arms), *without_generator(arms)) if arm.family == family]
+        members = sorted({arm.fraction: arm for arm in members}.values(), key=lambda arm: arm.fraction)
+        if len(members) > 1:
+            found.append(_best(family, members, key, seed, resamples))
+    return found
+
+
+def _best(family: str, arms: Sequence[ArmSummary], key: str, seed: int, resamples: int) -> BestFraction:
+    common = sorted(set.intersection(*(set(arm.values.get(key, {})) for arm in arms)))
+    scores = np.array([[arm.values[key][s] for arm in arms] for s in common]).reshape(len(common), len(arms))
+    fractions = np.array([arm.fraction for arm in arms])
+    means = tuple(float(x) for x in scores.mean(axis=0)) if common else ()
+    found = BestFraction(family, key, tuple(map(float, fractions)), means, len(common))
+    if len(arms) < MIN_FRACTIONS:
+        return replace(found, reason=f"as there are {len(arms)} fractions, and it takes {MIN_FRACTIONS}")
+    if len(common) < MIN_FOR_INTERVAL:
+        return replace(
+            found, reason=f"as {len(common)} seeds have {key} at all fractions, and it takes {MIN_FOR_INTERVAL}"
+        )
+    grid = np.linspace(fractions[0], fractions[-1], _GRID)
+    fit = np.vander(grid, 3) @ np.linalg.pinv(np.vander(fractions, 3))
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(common), np.full(len(common), 1 / len(common)), resamples) / len(common)
+    first, last = _tops(weights @ scores @ fit.T, grid)
+    of_means = fit @ scores.mean(axis=0)
+    start, end = (float(x[0]) for x in _tops(of_means[None], grid))
+    low, high = float(np.quantile(first, 0.025)), float(np.quantile(last, 0.975))
+    shown = np.linspace(0, _GRID - 1, _SHOWN).round().astype(int)
+    return replace(
+        found,
+        best=(start + end) / 2,
+        median=float(np.median((first + last) / 2)),
+        low=low,
+        high=high,
+        unimodal=_unimodal_top(fractions, scores.mean(axis=0)),
+        flat=bool(high - low >= _NEARLY_ALL * (fractions[-1] - fractions[0])),
+        curve=tuple((float(grid[i]), float(of_means[i])) for i in shown),
+    )
+
+
+def _tops(curves: Array, grid: Array) -> tuple[Array, Array]:
+    """First and last place where each curve ``(n, grid)`` is highest: far apart for one that is level."""
+    top = curves >= curves.max(axis=1, keepdims=True) - SAME
+    return grid[top.argmax(axis=1)], grid[::-1][top[:, ::-1].argmax(axis=1)]
+
+
+def _unimodal_top(fractions: Array, means: Array) -> tuple[float, float]:
+    """Where the least-squares fit that rises up to a fraction and falls behind it is highest."""
+    fits: list[Any] = []
+    for peak in range(1, len(means) + 1):
+        rising = isotonic_regression(means[:peak])
+        falling = isotonic_regression(means[peak:], increasing=False) if peak < len(means) else means[:0]
+        fits.append(np.concatenate([rising, falling]))
+    best = min(fits, key=lambda fit: float(((fit - means) ** 2).sum()))
+    top = np.flatnonzero(best >= best.max() - SAME)
+    return float(fractions[top[0]]), float(fractions[top[-1]])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_diffaug.ablation.metric import Metric
-from lightning_diffaug.ablation.statistics import Difference
+from lightning_diffaug.ablation.statistics import Difference, paired_difference
 from lightning_diffaug.ablation.summary import ArmSummary
 
 
@@ -51,4 +51,34 @@ def arm_costs(arms: Sequence[ArmSummary], metric: Metric, real_only: str | None,
         real_only: Name of the arm that gains are against, such as `Verdict.real_only`.
         corrected: Whether gains are of the scores with the class prior corrected, as `Verdict.corrected`.
     """
-    raise NotImplementedError
+    reference = next((arm for arm in arms if arm.arm == real_only), None)
+    return [_costs(arm, reference, metric.key("test", corrected)) for arm in arms]
+
+
+def _costs(arm: ArmSummary, reference: ArmSummary | None, key: str) -> ArmCosts:
+    def mean(figure: str) -> float | None:
+        return arm.estimates[figure].mean if figure in arm.estimates else None
+
+    gain = None
+    if reference is not None and reference.arm != arm.arm:
+        gain = paired_difference(arm.values.get(key, {}), reference.values.get(key, {}))
+    made, fitted = mean("cost/generator_seconds"), mean("cost/fit_seconds")
+    spent = None if made is None or fitted is None else made + fitted
+    return ArmCosts(
+        arm=arm.arm,
+        generator_seconds=made,
+        fit_seconds=fitted,
+        samples=mean("cost/samples"),
+        passes_per_sample=mean("cost/passes_per_sample"),
+        train_seconds=mean("train/seconds"),
+        wait_seconds=mean("train/wait_seconds"),
+        gain=gain,
+        price=_price(spent, gain.mean if gain else None),
+        price_low=_price(spent, gain.high) if gain and gain.mean > 0 else None,
+        price_high=_price(spent, gain.low) if gain else None,
+    )
+
+
+def _price(spent: float | None, gain: float | None) -> float | None:
+    """Seconds for each percentage point."""
+    return spent / (100 * gain) if spent and gain is not None and gain > 0 else None

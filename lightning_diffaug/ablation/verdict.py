@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lightning_diffaug.ablation.metric import Metric
-from lightning_diffaug.ablation.statistics import Difference
+from lightning_diffaug.ablation.caveats import EQUAL, beside_time, caveats, shares_generator
+from lightning_diffaug.ablation.choice import (
+    best_on_validation,
+    control_of,
+    is_corrected,
+    is_zero_better,
+    own_zero,
+    real_only,
+    synthetic,
+    without_generator,
+)
+from lightning_diffaug.ablation.differences import Comparison, compare
+from lightning_diffaug.ablation.metric import Metric, chosen_metric
+from lightning_diffaug.ablation.ruling import (
+    HARMS,
+    HELPS,
+    KINDS,
+    NO_EVIDENCE,
+    NOT_JUDGED,
+    PRIOR_SHIFT,
+    TOO_FEW,
+    Facts,
+    rule,
+)
 from lightning_diffaug.ablation.summary import ArmSummary
 
-HELPS, PRIOR_SHIFT, NO_EVIDENCE, HARMS = "helps", "prior_shift", "no_evidence", "harms"
-TOO_FEW, NOT_JUDGED = "too_few", "not_judged"
-KINDS = (HELPS, PRIOR_SHIFT, NO_EVIDENCE, HARMS, TOO_FEW, NOT_JUDGED)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One arm minus another, paired by seed, on real test data.
-
-    Attributes:
-        arm: The one.
-        reference: The other.
-        raw: Difference of the scores as they are; None without a common seed.
-        corrected: Of the scores with the class prior corrected; None where they are missing. For a metric that no prior
-            moves it is `raw`.
-        auroc: Of macro AUROC, which no prior moves; None where it is missing.
-        p_holm: P-value of the deciding difference, Holm-corrected over all synthetic arms against this reference; None
-            for other arms and with fewer than three pairs.
-        p_raw_holm: Likewise of the raw difference.
-    """
-
-    arm: str
-    reference: str
-    raw: Difference | None
-    corrected: Difference | None = None
-    auroc: Difference | None = None
-    p_holm: float | None = None
-    p_raw_holm: float | None = None
+__all__ = [
+    "HARMS",
+    "HELPS",
+    "KINDS",
+    "NOT_JUDGED",
+    "NO_EVIDENCE",
+    "PRIOR_SHIFT",
+    "TOO_FEW",
+    "Comparison",
+    "Verdict",
+    "judge",
+    "judge_each",
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,11 @@ class Verdict:
         real_only: The arm of real data alone, as they come.
         control: The arm that fills the same slots without a generator.
         best_is_zero: On validation data the best fraction is 0; `arm` is then the best of the others.
-        comparisons: Of each arm (but itself) with real only, the best baseline and the control, in this order.
+        own_zero: The arm's own settings at fraction 0.
+        equal_time: The arm without a generator that trained as long as `arm` took with fit and generation, where such
+            a one stands beside arms that are equal in something else.
+        comparisons: Of each arm with real only, the best baseline, the control, `own_zero` and `equal_time`, in this
+            order; one arm may be several of these, and occurs once.
         one_generator: All runs of the arm share one generator, fitted to the same data: what is found is conditional
             on it.
         task: What sets this task apart from others of the sweep; "" where there is one.
@@ -73,6 +84,8 @@ class Verdict:
     real_only: str | None = None
     control: str | None = None
     best_is_zero: bool = False
+    own_zero: str | None = None
+    equal_time: str | None = None
     comparisons: tuple[Comparison, ...] = ()
     one_generator: bool = False
     task: str = ""
@@ -82,11 +95,109 @@ class Verdict:
         return next((c for c in self.comparisons if (c.arm, c.reference) == (arm, reference)), None)
 
 
+def judge_each(arms: Sequence[ArmSummary], asked: str | None = None) -> list[Verdict]:
+    """Judges each task of a sweep by itself, in the order in which they come.
+
+    Args:
+        arms: All of the sweep.
+        asked: ``ablation.metric``; see `chosen_metric`.
+    """
+    tasks = dict.fromkeys(arm.task for arm in arms)
+    of_task = [[arm for arm in arms if arm.task == task] for task in tasks]
+    return [judge(some, chosen_metric([run for arm in some for run in arm.runs_of], asked)) for some in of_task]
+
+
 def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
     """Judges the arms of one task (`ArmSummary.task`).
+
+    The synthetic arm, the best arm without a generator and the control are chosen by their mean on validation data;
+    what is said of them is by test data. The verdict rests on the scores with the class prior corrected where all arms
+    have them.
 
     Args:
         arms: All of them.
         metric: See `chosen_metric`.
     """
-    raise NotImplementedError
+    task = arms[0].task if arms else ""
+    every = [arm for arm in arms if arm.values.get(metric.key("test"))]
+    # who trains by another rule (the row of equal wall-clock time) stands beside, and is neither chosen nor chosen from
+    equal = next((arm.equal for arm in synthetic(every)), None)
+    scored = [arm for arm in every if equal in (None, arm.equal)]
+    judged, baselines = synthetic(scored), without_generator(scored)
+    empty = Verdict(NOT_JUDGED, "", (), metric, task=task)
+    if not every:
+        return replace(empty, sentence=f"Nothing to judge: no run has {metric.key('test')}.")
+    corrected = is_corrected(every, metric)
+    key = metric.key("val", corrected)
+    best, chosen, real = best_on_validation(baselines, key), best_on_validation(judged, key), real_only(scored)
+    known = replace(
+        empty,
+        corrected=corrected,
+        notes=(*chosen.notes, *best.notes),
+        arm=chosen.arm.arm if chosen.arm else None,
+        fraction=chosen.arm.fraction if chosen.arm else None,
+        best_baseline=best.arm.arm if best.arm else None,
+        real_only=real.arm if real else None,
+    )
+    if best.arm is None or chosen.arm is None:
+        comparisons = compare(every, _unique(real, best.arm), metric, corrected)
+        return replace(known, sentence=_why_not(judged, baselines, key), comparisons=comparisons)
+    arm, control, zero = chosen.arm, control_of(scored, chosen.arm, key), own_zero(scored, chosen.arm)
+    timed = next((a for a in without_generator(every) if a.equal == "wall_clock" != arm.equal), None)
+    comparisons = compare(every, _unique(real, best.arm, control.arm, zero, timed), metric, corrected)
+
+    def minus(one: ArmSummary, other: ArmSummary | None) -> Comparison | None:
+        return next((c for c in comparisons if other and (c.arm, c.reference) == (one.arm, other.arm)), None)
+
+    to_best = minus(arm, best.arm)
+    assert to_best is not None
+    facts = Facts(
+        metric,
+        corrected,
+        arm,
+        best.arm,
+        to_best,
+        only=len(baselines) == 1,
+        real=real,
+        to_real=minus(arm, real),
+        zero=zero,
+        to_zero=minus(arm, zero),
+        control=control.arm,
+        to_control=minus(arm, control.arm),
+        control_to_best=minus(control.arm, best.arm) if control.arm else None,
+        best_is_zero=is_zero_better(zero, arm, key),
+        timed=timed,
+        to_timed=minus(arm, timed),
+    )
+    kind, sentence = rule(facts)
+    one_generator = shares_generator(arm)
+    if one_generator and kind not in (TOO_FEW, NOT_JUDGED):
+        sentence += " This is conditional on one generator: all seeds share it."
+    if arm.equal != "steps" and kind not in (TOO_FEW, NOT_JUDGED):
+        sentence += f" {EQUAL.get(arm.equal, EQUAL['mixed'])}."
+    if kind == HELPS and facts.to_timed is not None:
+        sentence += f" {beside_time(facts)}"
+    return replace(
+        known,
+        kind=kind,
+        sentence=sentence,
+        notes=(*known.notes, *control.notes, *caveats(facts, every, key)),
+        control=control.arm.arm if control.arm else None,
+        best_is_zero=facts.best_is_zero,
+        own_zero=zero.arm if zero else None,
+        equal_time=timed.arm if timed else None,
+        comparisons=comparisons,
+        one_generator=one_generator,
+    )
+
+
+def _unique(*arms: ArmSummary | None) -> list[ArmSummary]:
+    return list({arm.arm: arm for arm in arms if arm is not None}.values())
+
+
+def _why_not(judged: Sequence[ArmSummary], baselines: Sequence[ArmSummary], key: str) -> str:
+    if not judged:
+        return "Nothing to judge: no arm with synthetic data came to its end."
+    if not baselines:
+        return "Nothing to judge by: no arm without a generator came to its end."
+    return f"Not judged: {key} is missing, and arms are not chosen by test data."
