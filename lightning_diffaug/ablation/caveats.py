@@ -123,9 +123,10 @@ def _equality(f: Facts, arms: Sequence[ArmSummary]) -> Iterator[str]:
     others = [arm.arm for arm in arms if arm.equal != f.arm.equal and (f.timed is None or arm.arm != f.timed.arm)]
     if others:
         yield f"Trained by another rule (epochs, steps or time) than {f.arm.arm}, and not judged: {_some(others)}."
-    yield f"{EQUAL.get(f.arm.equal, EQUAL['mixed'])}."
     ends = sorted(arm.steps for arm in alike)
-    if f.arm.equal == "steps" and ends[0] < ends[-1]:
+    if f.arm.equal != "steps" or ends[0] == ends[-1]:
+        yield f"{EQUAL.get(f.arm.equal, EQUAL['mixed'])}."
+    else:
         yield f"Optimiser steps are NOT equal ({ends[0]:.10g} to {ends[-1]:.10g}): who trains longer has an advantage."
     most = max(arm.runs for arm in arms)
     fewer = [f"{arm.arm} ({arm.runs} of {most})" for arm in arms if arm.runs < most]

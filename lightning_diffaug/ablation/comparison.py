@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_diffaug.ablation.choice import is_corrected
+from lightning_diffaug.ablation.metric import CORRECTED, chosen_metric
 from lightning_diffaug.ablation.runs import Sweep
-from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, Estimate, paired_difference
+from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, Estimate, holm, paired_difference
 from lightning_diffaug.ablation.summary import ArmSummary
+from lightning_diffaug.ablation.verdict import judge_each
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Column:
 
 COLUMNS = (
     Column("test/acc_balanced", "balanced accuracy"),
+    Column(f"test/acc_balanced{CORRECTED}", "the same, prior corrected"),
     Column("test/acc_rare", "rare classes' accuracy"),
+    Column(f"test/acc_rare{CORRECTED}", "the same, prior corrected"),
     Column("test/auroc", "macro AUROC", 2),
 )
 MANY_RARE = 12
@@ -81,6 +86,7 @@ def comparison(sweep: Sweep, arms: Sequence[ArmSummary], arm: str) -> str:
     parts = ["# Comparison"]
     if arms:
         columns = [c for c in COLUMNS if any(c.key in a.estimates for a in arms)]
+        parts += _verdicts(arms)
         parts += [_means(arms, columns), *_differences(arms, columns, arm)]
         rare = [c for c in rare_columns(sweep) if any(c.key in a.estimates for a in arms)]
         if rare:
@@ -89,6 +95,11 @@ def comparison(sweep: Sweep, arms: Sequence[ArmSummary], arm: str) -> str:
     if sweep.failures:
         parts.append(_failures(sweep))
     return "\n\n".join(parts) + "\n"
+
+
+def _verdicts(arms: Sequence[ArmSummary]) -> list[str]:
+    found = judge_each(arms)
+    return [f"{verdict.task}: {verdict.sentence}" if len(found) > 1 else verdict.sentence for verdict in found]
 
 
 def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = True) -> str:
@@ -110,6 +121,8 @@ def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = 
 def _differences(arms: Sequence[ArmSummary], columns: Sequence[Column], arm: str) -> list[str]:
     chosen = chosen_arms(arms, arm)
     others = [a for a in arms if a not in chosen]
+    metric = chosen_metric([run for a in arms for run in a.runs_of])
+    key = metric.key("test", is_corrected(arms, metric))
     parts = []
     for one in chosen if others else ():
         rows = []
@@ -119,11 +132,21 @@ def _differences(arms: Sequence[ArmSummary], columns: Sequence[Column], arm: str
             shown = [c.difference(e) for c, e in zip(columns, found, strict=True)]
             rows.append([other.arm, f"{pairs}", *shown])
         heads = [f"{one.arm} minus", "pairs", *(f"{c.title}, points" for c in columns)]
-        parts.append(
-            f"{one.arm} against each other arm, paired by seed, in percentage points with the 95% t-interval:\n\n"
-            + _table(heads, rows)
-        )
+        about = f"{one.arm} against each other arm, paired by seed, in percentage points with the 95% t-interval"
+        place = next((i for i, c in enumerate(columns) if c.key == key), None)
+        if place is not None:
+            ps = holm([_p(one, other, key) for other in others])
+            rows = [[*row, "n/a" if p is None else f"{p:.3f}"] for row, p in zip(rows, ps, strict=True)]
+            heads.append("p")
+            shifted = ", class prior corrected" if key.endswith(CORRECTED) else ""
+            about += f"; p is of {metric.title}{shifted} (paired t-test, Holm-corrected over the rows)"
+        parts.append(f"{about}:\n\n" + _table(heads, rows))
     return parts
+
+
+def _p(one: ArmSummary, other: ArmSummary, key: str) -> float | None:
+    found = paired_difference(one.values.get(key, {}), other.values.get(key, {}))
+    return found.p if found is not None else None
 
 
 def _notes(sweep: Sweep, arms: Sequence[ArmSummary]) -> str:

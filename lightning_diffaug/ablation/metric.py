@@ -53,11 +53,12 @@ def chosen_metric(runs: Sequence[Run], asked: str | None = None) -> Metric:
 
     Args:
         runs: All runs of the sweep.
-        asked: ``ablation.metric``; None: the default.
+        asked: ``ablation.metric``; None: what the runs' own configurations ask for, else the default.
 
     Raises:
         ConfigurationError: It asks for something else.
     """
+    asked = asked or next((str(found) for run in runs if (found := _asked_by(run))), None)
     if asked is not None:
         if asked not in TITLES:
             raise ConfigurationError(
@@ -70,3 +71,7 @@ def chosen_metric(runs: Sequence[Run], asked: str | None = None) -> Metric:
     if imbalanced or (not counts and any(run.rare for run in runs)):
         return Metric("acc_balanced", TITLES["acc_balanced"], "the default where classes are imbalanced")
     return Metric("acc", TITLES["acc"], "the default where classes are balanced")
+
+
+def _asked_by(run: Run) -> object:
+    return (run.config.get("ablation") or {}).get("metric")
