@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from lightning_diffaug.audit import AUDITED, audit, nothing_used, says_contamination
 from lightning_diffaug.callbacks import MixMonitor
 from lightning_diffaug.conditions.real_guided_settings import RealGuided
+from lightning_diffaug.costs import costs
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.callback import LearnerFeedback
 from lightning_diffaug.feedback.settings import FeedbackSettings
@@ -320,6 +321,10 @@ class DiffAugDataModule(LightningDataModule):
     def figures(self) -> dict[str, float]:
         """The mix's figures so far, as logged: ``mix/…``, ``pool/…``, ``generator/…``, ``train/wait_seconds``."""
         return mix_figures(self._run, self.settings, self.class_names)
+
+    def costs(self) -> dict[str, float]:
+        """What the pooled samples of the run cost, after training; see `lightning_diffaug.costs.costs`."""
+        return costs(self._run)
 
     def audit(self, samples: int = 2048) -> dict[str, float]:
         """Counts, after training, near-copies among the pooled samples that the run's windows held.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_diffaug.config_check import check_values
 from lightning_diffaug.datamodule import DiffAugDataModule
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.models.predictions import Predictions
+from lightning_diffaug.models.scores import corrected_scores, scores
 from lightning_diffaug.report import draw_samples, print_table, write_classes, write_metrics
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,9 @@ _HINTS = (
     ".*does not have many workers",
     "The dirpath has changed",  # each run has a folder of its own
 )
+
+
+EQUAL = ("steps", "epochs", "wall_clock")
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,13 @@ def _build(cfg: DictConfig) -> Parts:
     trainer = _make(cfg.trainer, logger=_make(cfg.logger) or False, callbacks=callbacks)
     real.prepare_data()
     real.setup("fit")
+    if cfg.ablation.equal not in (None, *EQUAL):
+        raise ConfigurationError(
+            f"ablation.equal={cfg.ablation.equal!r} is none of {', '.join(EQUAL)}: it is what all arms have in common. "
+            "Set ablation.equal to one of them, or to null."
+        )
+    if cfg.ablation.equal == "steps":
+        _limit_steps(trainer, real, cfg.data.epoch_length)
     model = _make(
         cfg.model,
         num_classes=real.num_classes,
@@ -106,6 +119,20 @@ def _build(cfg: DictConfig) -> Parts:
         class_names=real.class_names,
     )
     return Parts(real, data, model, trainer)
+
+
+def _limit_steps(trainer: Any, real: Any, epoch_length: int | None) -> None:
+    """As many steps for every arm as real data alone take in ``trainer.max_epochs``, however long its epochs are."""
+    if trainer.max_epochs is None or trainer.max_epochs < 1:
+        raise ConfigurationError(
+            f"ablation.equal=steps: as many steps as real data take in trainer.max_epochs={trainer.max_epochs}, which "
+            "is no number of epochs. Set trainer.max_epochs to one, or ablation.equal=epochs."
+        )
+    batches = len(real.train_dataloader())
+    if epoch_length is not None:
+        batches = -(-epoch_length // real.batch_size)
+    trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * batches
+    trainer.fit_loop.max_epochs = -1
 
 
 def _make(node: Any, **given: Any) -> Any:
@@ -153,9 +180,16 @@ def _run(cfg: DictConfig) -> dict[str, float]:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         write_classes(parts.real.class_names, parts.real.class_counts, parts.real.rare_classes, folder)
-    started: list[bool] = []
+    started: list[float] = []
     trainer: Any = parts.trainer
-    trainer.callbacks.append(LambdaCallback(on_train_start=lambda *_: started.append(True)))
+    predictions = Predictions()
+    trainer.callbacks += [
+        LambdaCallback(
+            on_train_start=lambda *_: started.append(time.perf_counter()),
+            on_train_end=lambda *_: started.append(time.perf_counter()),
+        ),
+        predictions,
+    ]
     trainer.fit(parts.model, parts.data, ckpt_path=cfg.ckpt_path)
     if cfg.ckpt_path and not started:
         log.warning(
@@ -164,11 +198,29 @@ def _run(cfg: DictConfig) -> dict[str, float]:
             cfg.ckpt_path, trainer.current_epoch, trainer.max_epochs,
         )  # fmt: skip
     steps = parts.trainer.global_step
-    (tested,) = parts.trainer.test(parts.model, parts.data, verbose=False)
-    figures = {**tested, **parts.data.figures(), **parts.data.audit(), "train/steps": float(steps)}
+    (validated,) = trainer.validate(parts.model, parts.data, verbose=False)
+    (tested,) = trainer.test(parts.model, parts.data, verbose=False)
+    figures = {**validated, **tested, **parts.data.figures(), **parts.data.costs(), **parts.data.audit()}
+    figures |= _of_predictions(predictions, parts.real)
+    seconds = started[-1] - started[0] if len(started) > 1 else 0.0
+    figures |= {
+        "train/steps": float(steps),
+        "train/seconds": max(seconds - figures["train/wait_seconds"], 0.0),
+        "test/evaluations": float(predictions.tests),
+    }
     if parts.trainer.is_global_zero:
-        write_metrics(figures, folder)
+        predictions.write(folder)
         draw_samples(parts.data, folder / "samples.png")
+        write_metrics(figures, folder)  # last: a run that has it came to its end
         pool = parts.data.pool
         print_table(figures, folder, None if pool is None or not pool.folder.is_dir() else pool.folder)
     return figures
+
+
+def _of_predictions(predictions: Predictions, real: Any) -> dict[str, float]:
+    """Scores of validation, and of both parts with the class prior corrected."""
+    val, test = predictions.of("val"), predictions.of("test")
+    if val is None or test is None:
+        return {}
+    about = (real.class_names, real.rare_classes)
+    return {f"val/{name}": value for name, value in scores(*val, *about).items()} | corrected_scores(val, test, *about)

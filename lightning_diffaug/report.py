@@ -51,9 +51,10 @@ _TABLE = (
 
 
 def write_metrics(figures: Mapping[str, float], folder: Path) -> Path:
-    """Writes ``metrics.json``: one flat object, keys as logged."""
-    path = folder / "metrics.json"
-    path.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n", encoding="utf-8")
+    """Writes ``metrics.json``, whole or not at all: one flat object, keys as logged."""
+    path, part = folder / "metrics.json", folder / ".metrics.json"
+    part.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
     return path
 
 

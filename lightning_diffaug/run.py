@@ -224,6 +224,11 @@ class MixRun:
         return Status() if self._supply is None else self._supply.status
 
     @property
+    def fit_cost(self) -> float:
+        """Seconds that the generator's fit took, whichever run fitted it; 0 on ranks that do not decide."""
+        return 0.0 if self._supply is None else self._supply.fit_cost
+
+    @property
     def pool(self) -> SyntheticPool | None:
         """The pool, on the rank that decides; None as long as its name is not known."""
         return None if self._supply is None else self._supply.pool()

@@ -17,6 +17,7 @@ from lightning_diffaug.ablation.failed import FAILED
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
 CLASSES = "classes.json"
+JOBS = "jobs.json"
 REPORT_FOLDER = "ablation"
 _OF_A_RUN = {METRICS, CONFIG, FAILED}
 # These say which seed, or are part of the arm's name already.
@@ -132,6 +133,11 @@ class _Job:
         return None if name is None else str(name)
 
     @property
+    def own(self) -> tuple[str, ...]:
+        """Overrides that are part of the arm's name."""
+        return (*(self.ablation.get("own") or ()), "ablation.own")
+
+    @property
     def ablation(self) -> Mapping[str, Any]:
         """Its settings as an arm."""
         return self.config.get("ablation") or {}
@@ -148,7 +154,7 @@ def read_sweep(folder: Path) -> Sweep:
     """
     jobs: list[_Job] = []
     failures: list[Failure] = []
-    for job_folder in _job_folders(folder):
+    for job_folder in _listed(folder) or _job_folders(folder):
         name = str(job_folder.relative_to(folder))
         overrides = _overrides(job_folder)
         try:
@@ -160,6 +166,15 @@ def read_sweep(folder: Path) -> Sweep:
         except Exception as error:  # whatever a file holds, the other runs are reported
             failures.append(Failure(name, overrides, f"cannot be read: {type(error).__name__}: {error}"))
     return Sweep(_named(jobs), tuple(failures))
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The folders that ``jobs.json`` lists and that are there, in its order; [] where there is none."""
+    path = folder / JOBS
+    if not path.is_file():
+        return []
+    listed = json.loads(path.read_text(encoding="utf-8"))["folders"]
+    return [folder / name for name in listed if (folder / name).is_dir()]
 
 
 def _job_folders(folder: Path) -> list[Path]:
@@ -207,7 +222,8 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _named(jobs: Sequence[_Job]) -> tuple[Run, ...]:
-    differing = _differing(job.overrides for job in jobs)
+    own = {key for job in jobs for key in job.own}
+    differing = _differing({key: value for key, value in job.overrides.items() if key not in own} for job in jobs)
     # an arm without a fraction in its name is one that has no other fractions beside it
     of_fractions = {job.given_name for job in jobs if job.fraction > 0} - {None}
     return tuple(_run(job, differing, job.given_name in of_fractions) for job in jobs)

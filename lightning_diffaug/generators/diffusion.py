@@ -159,6 +159,7 @@ class DiffusionGenerator:
         self._sampler: Sampler | None = None
         self._channels: dict[str, int] = {}
         self._given = Given({})
+        self.network_passes = 0  # samples times passes, of all calls
         self.on_progress: Callable[[], None] | None = None
         self._said: Feedback | None = None
         self._guide: LearnerGuidance | None = None
@@ -329,6 +330,7 @@ class DiffusionGenerator:
         if self.codec is not None and latent is not None:
             codec, shape = VaeCodec.load(Path(self.codec), device, latent["scale"]), tuple(latent["shape"])
         execution, denoiser = self.execution.on(device), denoiser.to(device).eval().requires_grad_(False)
+        denoiser.register_forward_pre_hook(self._count)
         return Sampler(
             denoiser=execution.prepare(denoiser, self._alive),
             prediction_type=self.fit_settings.prediction_type,
@@ -398,6 +400,9 @@ class DiffusionGenerator:
 
     def _fit_denoiser(self, *arguments: Any) -> Fitted:
         return fit_denoiser(*arguments)
+
+    def _count(self, _: Any, arguments: tuple[Any, ...]) -> None:
+        self.network_passes += len(arguments[0])
 
     def _device(self) -> torch.device:
         return resolve_device(self.device, self.trainer_devices)

@@ -105,6 +105,14 @@ class Reporting(Generator, Protocol):
 
 
 @runtime_checkable
+class Counting(Generator, Protocol):
+    """A generator that counts what it computes, for the costs of a run."""
+
+    network_passes: int
+    """Passes of its network so far, one for each sample in a batch."""
+
+
+@runtime_checkable
 class Checked(Generator, Protocol):
     """A generator that has its own safety checker."""
 

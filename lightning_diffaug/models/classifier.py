@@ -16,6 +16,8 @@ from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatr
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models.batch_mixing import batch_mixing
+from lightning_diffaug.models.predictions import LOGITS, TARGET
+from lightning_diffaug.models.scores import recalls
 
 LOSSES = ("cross_entropy", "logit_adjusted")
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -38,19 +40,6 @@ def small_cnn(in_channels: int, num_classes: int, width: int) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(8 * width, num_classes),
     )
-
-
-def recalls(confusion: Tensor) -> Tensor:
-    """Recall of each class from a confusion matrix.
-
-    Args:
-        confusion: counts ``(C, C)``, rows the true class.
-
-    Returns:
-        float32 ``(C,)`` in [0, 1]; NaN for a class without a sample, which no mean should count.
-    """
-    counts = confusion.to(torch.float32)
-    return counts.diagonal() / counts.sum(dim=1)
 
 
 class ImageClassifier(LightningModule):
@@ -143,20 +132,22 @@ class ImageClassifier(LightningModule):
         self.log("train/loss", loss, batch_size=len(batch[1]))
         return loss
 
-    def validation_step(self, batch: Sequence[Any], batch_idx: int) -> None:
-        """Collects ``val/*``."""
+    def validation_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Collects ``val/*``; gives ``logits`` and ``target``."""
         logits, y = self._evaluate("val/loss", batch)
         self.val_confusion.update(logits, y)
+        return {LOGITS: logits, TARGET: y}
 
     def on_validation_epoch_end(self) -> None:
         """Logs ``val/acc`` and ``val/acc_balanced``."""
         self._log_accuracies("val", self.val_confusion)
 
-    def test_step(self, batch: Sequence[Any], batch_idx: int) -> None:
-        """Collects ``test/*``."""
+    def test_step(self, batch: Sequence[Any], batch_idx: int) -> dict[str, Tensor]:
+        """Collects ``test/*``; gives ``logits`` and ``target``."""
         logits, y = self._evaluate("test/loss", batch)
         self.test_confusion.update(logits, y)
         self.test_auroc.update(logits.softmax(dim=1), y)
+        return {LOGITS: logits, TARGET: y}
 
     def on_test_epoch_end(self) -> None:
         """Logs all figures of the test."""

@@ -78,6 +78,7 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
     rejections: dict[str, int] = {}
     last_reason: dict[int, str] = {}
     generated = passed = 0
+    passes = getattr(recipe.generator, "network_passes", None)
     for attempt in range(recipe.attempts):
         if not pending:
             break
@@ -106,6 +107,8 @@ def fill_slot(slot: int, recipe: Recipe, beat: Callable[[], None] = lambda: None
         "passed": passed,  # also those that lost against another candidate of their row
         "rejections": rejections,
     }
+    if passes is not None:
+        cost["network_passes"] = recipe.generator.network_passes - passes
     return _shard(recipe.spec, kept, {row: last_reason[row] for row in pending}, cost)
 
 

@@ -139,12 +139,13 @@ def _fit_or_wait(
         _fit(generator, folder, data, renewing)
         if (weights := fitted_weights(folder)) is None:
             raise GeneratorError(f"the fitted generator is not in {folder}, where it was just put.")
-        return weights, _fit_seconds(folder)
+        return weights, fit_seconds(folder)
     finally:
         claims.release(number, owner)
 
 
-def _fit_seconds(folder: Path) -> float:
+def fit_seconds(folder: Path) -> float:
+    """Seconds that the fit of a fitted generator took, whoever fitted it."""
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     return float(record["seconds"])
 

@@ -37,6 +37,7 @@ class NoRefill:
     def __init__(self, job: Job, generator: Any) -> None:
         self._run_dir = Path(job.run_dir)
         self._pool = job.find_pool(generator)
+        self.fit_cost = job.fit_seconds(generator)
         self.status = Status(phase="idle")
         self.gave_up = "refill=none: nothing is made."
         if self._pool is None:
@@ -86,6 +87,11 @@ class InProcessRefill:
     def status(self) -> Status:
         """What was made so far."""
         return self._reporter.status
+
+    @property
+    def fit_cost(self) -> float:
+        """Seconds of the fit, which is this run's own."""
+        return self.status.fit_seconds
 
     def pool(self) -> SyntheticPool | None:
         """The run's own pool."""

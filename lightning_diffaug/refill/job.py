@@ -16,7 +16,7 @@ from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.naming import build, defined_at, name_of, source_digest
 from lightning_diffaug.pool import PoolHeader, SyntheticPool, fingerprint
 from lightning_diffaug.pool.storage import Folder
-from lightning_diffaug.refill.fitted import ensure_fitted, fitted_folder, fitted_weights
+from lightning_diffaug.refill.fitted import ensure_fitted, fit_seconds, fitted_folder, fitted_weights
 from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import SampleSpec
@@ -224,6 +224,16 @@ class Job:
         """`ensure_fitted` for each gate: the hashes of their weights, and the seconds of all fits."""
         fits = [self.ensure_fitted(gate, name, progress) for gate, name in zip(gates, self.gates, strict=True)]
         return [weights for weights, _ in fits], sum(seconds for _, seconds in fits)
+
+    def fit_seconds(self, generator: Any) -> float:
+        """Seconds that the fit of the generator took, whichever run fitted it; 0 where nothing is (or was) fitted."""
+        fit_name = self.fit_fingerprint(generator, self.generator)
+        if fit_name is None:
+            return 0.0
+        try:
+            return fit_seconds(fitted_folder(Path(self.cache_dir), fit_name))
+        except (OSError, ValueError, KeyError):  # not fitted, or not here any more
+            return 0.0
 
     def recipe(self, generator: Any, gates: Sequence[Gate] | None = None, pool: SyntheticPool | None = None) -> Recipe:
         """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.

@@ -51,6 +51,7 @@ class LocalRefill:
                 f"{sys.platform}. Run it on Linux or macOS (on Windows: in WSL), or set data.synthetic_fraction=0."
             )
         self._job = job
+        self._generator = generator
         self._pool = job.find_pool(generator)
         self._settings = settings
         self._run_dir = Path(job.run_dir)
@@ -76,6 +77,11 @@ class LocalRefill:
         return Status.read(self._status_path) if self._final is None else self._final
 
     @property
+    def fit_cost(self) -> float:
+        """Seconds that the generator's fit took, whichever run fitted it."""
+        return self._job.fit_seconds(self._generator)
+
+    @property
     def pid(self) -> int | None:
         """Process id while it runs."""
         return self._process.pid if self._process is not None else None
@@ -87,7 +93,13 @@ class LocalRefill:
         return self._pool
 
     def need(self, first: int, stop: int) -> None:
-        """Tells the process which slots are needed now or at the next epoch; the first time it is started for it."""
+        """Tells the process which slots are needed now or at the next epoch; it is started when there is work for it.
+
+        Under ``refill=sync`` that is when one of them is missing: training waits for it anyway, and of the runs that
+        share a pool those that find all they need start none.
+        """
+        if not self._started and self._settings.mode == "sync" and self._all_there(range(first, stop)):
+            return
         need = Need(first, stop)
         if need != self._need:
             Folder(self._run_dir).create()
@@ -97,6 +109,10 @@ class LocalRefill:
             self._started = True
             self._job.write(self._run_dir / "job.json")
             self._launch()
+
+    def _all_there(self, slots: range) -> bool:
+        pool = self.pool()
+        return pool is not None and all(pool.has(k) for k in slots)
 
     def _launch(self) -> None:
         self._slots_at_start = self.status.slots

@@ -26,6 +26,11 @@ class Refill(Protocol):
         """What was done so far."""
         ...
 
+    @property
+    def fit_cost(self) -> float:
+        """Seconds that the generator's fit took, whichever run fitted it; 0 where there is none."""
+        ...
+
     def pool(self) -> SyntheticPool | None:
         """The pool; None as long as its name is not known, because the generator is still being fitted."""
         ...

@@ -298,6 +298,11 @@ class WindowSupply:
         """What was made so far, for this run."""
         return self._refill.status if self._final is None else self._final
 
+    @property
+    def fit_cost(self) -> float:
+        """Seconds that the generator's fit took, whichever run fitted it."""
+        return self._refill.fit_cost
+
     def pool(self) -> SyntheticPool | None:
         """The pool; None as long as its name is not known."""
         return self._refill.pool()

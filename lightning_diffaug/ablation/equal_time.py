@@ -1,0 +1,2 @@
+def equal_time_jobs(*a):
+    return []

@@ -1,0 +1,205 @@
+"""Runs an ablation: each arm on each training set, what is finished is skipped, then arms of equal wall-clock time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from lightning_diffaug.ablation.equal_time import equal_time_jobs
+from lightning_diffaug.ablation.grid import ARM, SEED, Job, jobs, reaches
+from lightning_diffaug.ablation.identity import arm_folder, is_finished, write_jobs
+from lightning_diffaug.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_LOCK = ".sweep.lock"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the sweep was asked for: values of what is swept, and overrides of every job."""
+
+    swept: dict[str, list[str]]
+    fixed: dict[str, str]
+
+    @classmethod
+    def of(cls, overrides: Sequence[Override]) -> _Asked:
+        swept: dict[str, list[str]] = {}
+        fixed: dict[str, str] = {}
+        for override in overrides:
+            key = override.get_key_element()
+            swept.pop(key, None)  # the last one counts
+            fixed.pop(key, None)
+            if override.is_sweep_override():
+                if not override.is_discrete_sweep():
+                    raise ConfigurationError(
+                        f"{override.input_line} is no list of values. Give {key} as {key}=a,b or {key}=range(5)."
+                    )
+                swept[key] = list(override.sweep_string_iterator())
+            else:
+                fixed[key] = override.get_value_element_as_str()
+        return cls(swept, fixed)
+
+
+def run_arms(sweeper: Any, arguments: Sequence[str]) -> list[Any]:
+    """Runs what is left of an ablation.
+
+    Args:
+        sweeper: Hydra's sweeper, set up.
+        arguments: Overrides of the sweep, those of the configuration first.
+
+    Raises:
+        SystemExit: A setting is wrong; nothing has run.
+    """
+    try:
+        ablation = _Ablation(sweeper, arguments)
+        with _alone(ablation.folder):
+            return ablation.run()
+    except ConfigurationError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+class _Ablation:
+    def __init__(self, sweeper: Any, arguments: Sequence[str]) -> None:
+        self._config: DictConfig = sweeper.config
+        self._loader = sweeper.hydra_context.config_loader
+        self._launcher = sweeper.launcher
+        self._asked = _Asked.of(OverridesParser.create(config_loader=self._loader).parse_overrides(list(arguments)))
+        self._arguments = list(arguments)
+        self.folder = Path(self._config.hydra.sweep.dir)
+        self._done = 0
+        self._results: list[Any] = []
+
+    def run(self) -> list[Any]:
+        """All jobs, then those of equal time."""
+        settings = self._config.ablation
+        arms = self._arms()
+        every = jobs(arms, {SEED: [str(self._config.seed)]} | self._swept(), self._keys_of)
+        folders = self._folders(every)
+        order = self._in_order_of(arms, every)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self._config, self.folder / "multirun.yaml")
+        write_jobs(self.folder, [folders[job] for job in order], self._about())
+        self._launch(every, folders)
+        if settings.equal in ("steps", "wall_clock") and settings.equal_time_limit:
+            further = equal_time_jobs(self.folder, every, folders, settings)
+            if further:
+                more = self._folders(further)
+                write_jobs(self.folder, [*(folders[job] for job in order), *more.values()], self._about())
+                self._launch(further, more)
+        return self._results
+
+    def _about(self) -> dict[str, Any]:
+        return {"overrides": self._arguments, "arms": OmegaConf.to_container(self._config.ablation.arms)}
+
+    def _arms(self) -> list[Any]:
+        if ARM in self._asked.swept:
+            return self._asked.swept[ARM]
+        if ARM in self._asked.fixed:
+            return [self._asked.fixed[ARM]]
+        plain = OmegaConf.to_container(self._config.ablation.arms)
+        assert isinstance(plain, list)
+        return plain
+
+    def _swept(self) -> dict[str, list[str]]:
+        return {key: values for key, values in self._asked.swept.items() if key != ARM}
+
+    def _keys_of(self, arm: str) -> set[str]:
+        """The keys, and groups, that an arm's file sets."""
+        for source in self._loader.get_sources():
+            if source.available() and source.is_config(f"arm/{arm}"):
+                found = source.load_config(f"arm/{arm}")
+                chosen = [default.group for default in found.defaults_list or [] if getattr(default, "group", None)]
+                return {*_flat(found.config), *(str(group).lstrip("/") for group in chosen)}
+        raise ConfigurationError(
+            f"ablation.arms holds {arm!r}, and there is no conf/arm/{arm}.yaml. Name one that is there, or add it (a "
+            "folder of your own is searched with --config-dir)."
+        )
+
+    def _in_order_of(self, arms: Sequence[Any], every: Sequence[Job]) -> list[Job]:
+        """The jobs as the arms are listed: the order of the report, not that in which they run."""
+        names = [arm if isinstance(arm, str) else arm.get("name", arm["arm"]) for arm in arms]
+        ranked: dict[str, int] = {}
+        for rank, name in enumerate(names):
+            for job in every:
+                if job.arm == name or job.arm.startswith((f"{name}-", f"{name} (")):
+                    ranked.setdefault(job.arm, rank)
+        return sorted(every, key=lambda job: (ranked.get(job.arm, len(names)), job.wants))
+
+    # -- configurations
+
+    def _overrides(self, job: Job) -> list[str]:
+        whole = [f"{key}={value}" for key, value in self._asked.fixed.items() if key != ARM and reaches(key, job)]
+        own = [f"ablation.own=[{','.join(job.own)}]"] if job.own else []
+        return [*whole, *job.overrides, *own]
+
+    def _composed(self, job: Job) -> DictConfig:
+        composed: DictConfig = self._loader.load_sweep_config(self._config, self._overrides(job))
+        devices, strategy = composed.trainer.get("devices", 1), str(composed.trainer.get("strategy", ""))
+        if (
+            (isinstance(devices, (int, float)) and devices > 1)
+            or isinstance(devices, (list, ListConfig))
+            or ("ddp" in strategy or "fsdp" in strategy or "deepspeed" in strategy)
+        ):
+            raise ConfigurationError(
+                f"trainer.devices={devices}, trainer.strategy={strategy or None}: an ablation trains each run on one "
+                "device, since every further rank would start the whole sweep again. Set trainer.devices=1 "
+                "(trainer=cpu or trainer=gpu), and run a single arm under DDP without -m."
+            )
+        return composed
+
+    def _folders(self, every: Sequence[Job]) -> dict[Job, str]:
+        """Each job's folder in the sweep's; that of an arm is the same for all seeds."""
+        of_arms: dict[str, str] = {}
+        for job in every:
+            if job.arm not in of_arms:
+                of_arms[job.arm] = arm_folder(job.arm, self._composed(job))
+        return {job: f"{of_arms[job.arm]}/seed-{job.seed}" for job in every}
+
+    # -- running
+
+    def _launch(self, every: Sequence[Job], folders: Mapping[Job, str]) -> None:
+        left = [job for job in every if not is_finished(self.folder / folders[job])]
+        if len(left) < len(every):
+            log.info("%d of %d runs are finished already and are not run again", len(every) - len(left), len(every))
+        batch = [[*self._overrides(job), f"hydra.sweep.subdir='{folders[job]}'"] for job in left]
+        if batch:
+            self._results += self._launcher.launch(batch, initial_job_idx=self._done)
+            self._done += len(batch)
+        for result in self._results:
+            _ = result.return_value  # raises what a run raised
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of the leaves."""
+    for key, value in config.items_ex(resolve=False):
+        if isinstance(value, DictConfig) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuses a second sweep in a folder whose first is under way: both would write the same runs."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                f"a sweep is running in {folder}. Wait for it, or set hydra.sweep.dir to another folder."
+            ) from None
+        yield

@@ -1,0 +1,75 @@
+"""What a run predicted on real validation and test data, kept beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FILE = "predictions.safetensors"
+LOGITS, TARGET = "logits", "target"
+
+
+class Predictions(Callback):
+    """Keeps the logits of the last validation and of the test, and counts how often the test set was scored.
+
+    For modules whose ``validation_step`` and ``test_step`` return ``{"logits": (n, C), "target": (n,)}``; of others
+    nothing is kept.
+
+    Attributes:
+        tests: Passes over the test set so far.
+    """
+
+    def __init__(self) -> None:
+        self.tests = 0
+        self._parts: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
+
+    def of(self, part: str) -> tuple[Tensor, Tensor] | None:
+        """Logits float32 ``(n, C)`` and targets int64 ``(n,)`` of ``val`` or ``test``, on the CPU; None: none kept."""
+        kept = self._parts[part]
+        return (torch.cat([x for x, _ in kept]), torch.cat([y for _, y in kept])) if kept else None
+
+    def write(self, folder: Path) -> None:
+        """Writes what is kept to ``predictions.safetensors``: ``val_logits``, ``val_target``, and so of the test."""
+        found = {part: kept for part in self._parts if (kept := self.of(part)) is not None}
+        tensors = {f"{part}_{name}": t for part, kept in found.items() for name, t in zip((LOGITS, TARGET), kept, strict=True)}
+        if tensors:
+            save_file(tensors, folder / FILE)
+
+    # -- hooks
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Only the last validation is kept."""
+        self._parts["val"] = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Counts."""
+        self._parts["test"] = []
+        self.tests += 1
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keeps a batch."""
+        self._keep("val", pl_module, outputs)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keeps a batch."""
+        self._keep("test", pl_module, outputs)
+
+    def _keep(self, part: str, module: LightningModule, outputs: Any) -> None:
+        if not (isinstance(outputs, Mapping) and LOGITS in outputs and TARGET in outputs):
+            return
+        logits, target = (module.all_gather(outputs[key].detach()) for key in (LOGITS, TARGET))
+        assert isinstance(logits, Tensor)
+        assert isinstance(target, Tensor)
+        self._parts[part].append((logits.reshape(-1, logits.shape[-1]).float().cpu(), target.reshape(-1).cpu()))
+
+
+def read_predictions(folder: Path) -> dict[str, Tensor]:
+    """What `Predictions.write` wrote; {} where it wrote nothing."""
+    path = folder / FILE
+    return load_file(path) if path.is_file() else {}
