@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lightning_diffaug import fidelity_cli
 from lightning_diffaug.ablation.failed import FAILED, write_failed
 from lightning_diffaug.errors import ConfigurationError, GeneratorError, PoolError, ShortWindowError
 from lightning_diffaug.paths import config_dir
@@ -79,11 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == "grid":
             command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write")
             command.add_argument("--rejected", action="store_true", help="draw what data.keep_rejected kept, by reason")
-    fidelity = commands.add_parser("fidelity", help="what a distilled generator lost against its teacher")
-    fidelity.add_argument(
-        "folder", type=Path, help="the cache folder, or that of one fitted generator (…/generators/<fingerprint>)"
-    )
-    fidelity.set_defaults(what="fidelity")
+    fidelity_cli.add_parser(commands)
     from lightning_diffaug.pool_cli import COMMANDS
 
-    return COMMANDS[(asked := parser.parse_args(words)).what](asked)
+    known = COMMANDS | {"fidelity": fidelity_cli.fidelity}
+    return known[(asked := parser.parse_args(words)).what](asked)

@@ -1,4 +1,4 @@
-"""``diffaug pool info|verify|grid``: what is in a pool; ``diffaug fidelity``: what a distilled generator lost."""
+"""``diffaug pool info|verify|grid``: what is in a pool."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_diffaug.errors import GeneratorError, PoolError
-from lightning_diffaug.generators import distill_fidelity
+from lightning_diffaug.errors import PoolError
 from lightning_diffaug.pool import SyntheticPool
 from lightning_diffaug.report import draw_grid
 from lightning_diffaug.spec import IMAGE, LABEL, SampleSpec
@@ -86,19 +85,11 @@ def _grid_of_rejected(pool: SyntheticPool, out: Path) -> int:
     return 0
 
 
-def fidelity(arguments: argparse.Namespace) -> int:
-    """Prints what a distillation lost."""
-    folders = [path.parent for path in sorted(arguments.folder.glob("generators/*/" + distill_fidelity.FIDELITY))]
-    for folder in folders or [arguments.folder]:
-        print(f"{folder}\n{distill_fidelity.table(distill_fidelity.read(folder))}")
-    return 0
-
-
 def _explained(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     def wrapped(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
-        except (GeneratorError, PoolError) as error:
+        except PoolError as error:
             print(error, file=sys.stderr)
             return 1
 
@@ -109,5 +100,4 @@ COMMANDS = {
     "info": _explained(info),
     "verify": _explained(verify),
     "grid": _explained(grid),
-    "fidelity": _explained(fidelity),
 }

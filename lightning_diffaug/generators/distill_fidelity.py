@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_diffaug.errors import GeneratorError
+from lightning_diffaug.fidelity.statistical import frechet_distance
 from lightning_diffaug.generators.controls import Controls
 from lightning_diffaug.generators.fit_data import Conditions
 from lightning_diffaug.generators.sampler import Sampler
@@ -25,19 +26,6 @@ FIDELITY = "fidelity.json"
 _REAL = 2000
 _COMPONENTS = 32
 _SEED = 0xF1DE1
-
-
-class _Components(nn.Module):
-    """Projects flattened samples to the principal components of the real ones."""
-
-    def __init__(self, components: Any, mean: Any) -> None:
-        super().__init__()
-        self.components = torch.from_numpy(components).float()
-        self.mean = torch.from_numpy(mean).float()
-        self.num_features = len(components)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.float() - self.mean) @ self.components.T
 
 
 def measure(
@@ -109,27 +97,23 @@ class _Judge:
 
     def __init__(self, real: Tensor, labels: Tensor | None) -> None:
         from sklearn.decomposition import PCA
-        from torchmetrics.image.fid import FrechetInceptionDistance
 
         pca = PCA(min(_COMPONENTS, *real.shape), svd_solver="full").fit(real.numpy())
         self.about = {"components": int(pca.n_components_), "explained": float(np.sum(pca.explained_variance_ratio_))}
-        self._features = _Components(pca.components_, pca.mean_)
-        size: Any = (real.shape[1],)  # flat; torchmetrics only makes a random one of it
-        with torch.random.fork_rng(devices=[]):  # it tries its features on random numbers
-            self._distance = FrechetInceptionDistance(
-                self._features, reset_real_features=False, input_img_size=size, normalize=True
-            )
-        self._distance.update(real, real=True)
-        self._classifier = None if labels is None else _classifier(self._features(real), labels)
+        self._components, self._mean = torch.from_numpy(pca.components_).float(), torch.from_numpy(pca.mean_).float()
+        self._real = self._features(real)
+        self._classifier = None if labels is None else _classifier(self._real, labels)
+
+    def _features(self, flat: Tensor) -> Tensor:
+        """Flattened samples in the principal components of the real ones."""
+        return (flat.float() - self._mean) @ self._components.T
 
     def __call__(self, made: Tensor, labels: Tensor | None) -> dict[str, Any]:
-        self._distance.reset()
-        self._distance.update(made, real=False)
-        agreement = None
+        features, agreement = self._features(made), None
         if self._classifier is not None and labels is not None:
-            predicted = self._classifier.predict(self._features(made).numpy())
+            predicted = self._classifier.predict(features.numpy())
             agreement = float((predicted == labels.numpy()).mean())
-        return {"frechet": float(self._distance.compute()), "agreement": agreement}
+        return {"frechet": frechet_distance(self._real, features), "agreement": agreement}
 
 
 def _classifier(features: Tensor, labels: Tensor) -> Any:
