@@ -80,7 +80,7 @@ def rule(facts: Facts) -> tuple[str, str]:
     """The kind of the verdict, and its sentence."""
     if not facts.to_best.enough:
         return TOO_FEW, _too_few(facts)
-    for rules in (_harms, _zero, _helps, _prior_shift):
+    for rules in (_harms, _prior_shift, _zero, _helps):
         found = rules(facts)
         if found is not None:
             return found
@@ -101,7 +101,7 @@ def _too_few(f: Facts) -> str:
 def _harms(f: Facts) -> tuple[str, str] | None:
     """Worse than the same settings without synthetic data, or than real data alone; than the best where neither is."""
     nearest = [c for c in (f.to_zero, f.to_real) if c is not None and c.enough] or [f.to_best]
-    worse = next((c for c in nearest if c.loses), None)
+    worse = next((c for c in nearest if c.loses and not c.gains_raw), None)
     if worse is None:
         return None
     other = next(a for a in (f.zero, f.real, f.best) if a is not None and a.arm == worse.reference)
@@ -171,11 +171,12 @@ def _prior_shift(f: Facts) -> tuple[str, str] | None:
         if c is None or c.raw is None or c.deciding is None or not c.enough:
             continue
         if c.gains_raw and not c.gains and c.deciding.mean <= c.raw.mean / 2:
+            zero = " On validation data the best fraction is 0." if f.best_is_zero else ""
             also = f" Against {f.best_title}: {_value(f.to_best)}, corrected."
             return PRIOR_SHIFT, (
                 f"The gain is a shift of the class prior, which a loss term gives for nothing: {f.arm.arm} minus "
                 f"{c.reference} is {points(c.raw)} of {f.metric.title}, and {points(c.deciding)} when the class prior "
-                f"of both is corrected on validation data.{also if c is not f.to_best else ''}"
+                f"of both is corrected on validation data.{also if c is not f.to_best else ''}{zero}"
             )
     return None
 

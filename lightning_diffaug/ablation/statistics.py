@@ -79,7 +79,8 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     n, mean = len(values), float(np.mean(values))
     if n < MIN_FOR_INTERVAL:
         return Estimate(n, mean)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * stats.sem(values))
+    # scipy.special, as scipy.stats takes a hundred times as long for the same figures
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) / n**0.5
     return Estimate(n, mean, mean - half, mean + half)
 
 
@@ -109,8 +110,9 @@ def paired_difference(
     if np.ptp(values) < SAME:
         p = 1.0 if abs(found.mean) < SAME else 2 * 0.5**n
         return Difference(n, found.mean, found.mean, found.mean, p)
-    effect = found.mean / float(values.std(ddof=1)) * _hedges(n - 1)
-    return Difference(n, found.mean, found.low, found.high, float(stats.ttest_1samp(values, 0).pvalue), effect)
+    standardised = found.mean / float(values.std(ddof=1))
+    p = 2 * float(special.stdtr(n - 1, -abs(standardised) * n**0.5))
+    return Difference(n, found.mean, found.low, found.high, p, standardised * _hedges(n - 1))
 
 
 def _hedges(freedom: int) -> float:

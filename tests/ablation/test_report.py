@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
@@ -193,3 +194,41 @@ def test_without_rare_classes_that_all_runs_share_there_are_no_such_tables(tmp_p
     write_run(0, seed=0, rare=["1"], acc_class_1=0.5, acc_class_2=0.5)
     write_run(1, seed=1, rare=["2"], acc_class_1=0.5, acc_class_2=0.5)
     assert "rare class" not in write_report(tmp_path / "sweep").text
+
+
+def test_corrected_scores_have_columns_and_the_p_value_of_the_corrected_metric(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    rng = np.random.default_rng(0)
+    number = 0
+    for arm, fraction in ARMS.items():
+        for seed in range(4):
+            keys = ("acc_balanced", "acc_balanced_corrected", "acc_class_1_corrected", "evaluations")
+            figures = {key: float(rng.uniform(0.8, 1.0)) for key in keys}
+            folder = write_run(number, seed, fraction, arm, [f"arm={arm}"], rare=["1"], **figures)
+            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics |= {f"val/{key}": metrics[f"test/{key}"] for key in keys[:2]}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+            (folder / "classes.json").write_text('{"names": ["0", "1"], "train_counts": [80, 5], "rare": ["1"]}')
+            number += 1
+    report = write_report(tmp_path / "sweep")
+    runs, summary = _rows(report.folder / "runs.csv"), _rows(report.folder / "summary.csv")
+    key = "test/acc_balanced_corrected"
+    assert float(summary[0]["acc_balanced_corrected_mean"]) == pytest.approx(
+        np.mean(_column(runs, "oversampling", key))
+    )
+    assert "acc_class_1_corrected_mean" in summary[0]
+    assert not any(column.startswith(("evaluations", "val", "cost", "train")) for column in summary[0])
+    tests = [
+        stats.ttest_rel(_column(runs, "mixed-0.25", key), _column(runs, arm, key)).pvalue
+        for arm in ("oversampling", "classical")
+    ]
+    low, high = min(2 * min(tests), 1.0), max(2 * min(tests), max(tests))
+    expected = [low if p == min(tests) else min(high, 1.0) for p in tests]
+    shown = _table(report.text, "mixed-0.25 minus")
+    assert [cells[-1] for cells in shown.values()] == [f"{p:.3f}" for p in expected]
+    assert "p is of balanced accuracy, class prior corrected" in report.text
+
+
+def test_the_comparison_begins_with_the_verdict(sweep: Path) -> None:
+    assert write_report(sweep).text.startswith("# Comparison\n\nNot judged: val/acc is missing")
