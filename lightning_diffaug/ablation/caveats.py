@@ -19,6 +19,9 @@ EQUAL = {
     "mixed": "Arms are NOT equal in one thing: some have equal steps, others equal epochs or wall-clock time",
 }
 _EVALUATIONS = "test/evaluations"
+_TIME = ("train/seconds", "cost/fit_seconds", "cost/generator_seconds")
+_SHORT = 0.8
+"""Of the other's time: machines are not so even that less says anything."""
 # Of a run's `real` settings: what the generator is not fitted to.
 _NOT_FITTED = ("augment", "batch_size", "num_workers")
 
@@ -107,13 +110,23 @@ def _references(f: Facts) -> Iterator[str]:
 
 
 def beside_time(f: Facts) -> str:
-    """The comparison at equal wall-clock time, a sentence."""
+    """The comparison at equal wall-clock time, a sentence; it says where that time was not reached."""
     assert f.timed is not None
     assert f.to_timed is not None
+    had, took = _seconds(f.timed, ("train/seconds",)), _seconds(f.arm, _TIME)
+    short = had is not None and took is not None and had < _SHORT * took
+    time = f"With {had:.0f} of the {took:.0f} seconds" if short else "With the same wall-clock time"
     return (
-        f"With the same wall-clock time, the generator's fit and work counted, {f.timed.arm} trains "
-        f"{f.timed.steps:.10g} steps: {f.arm.arm} minus it is {points(f.to_timed.deciding)}."
+        f"{time}, the generator's fit and work counted, {f.timed.arm} trains {f.timed.steps:.10g} steps: "
+        f"{f.arm.arm} minus it is {points(f.to_timed.deciding)}."
     )
+
+
+def _seconds(arm: ArmSummary, keys: Sequence[str]) -> float | None:
+    """Sum of some costs, means over the runs; None where one is missing."""
+    if not all(key in arm.estimates for key in keys):
+        return None
+    return sum(arm.estimates[key].mean for key in keys)
 
 
 def _equality(f: Facts, arms: Sequence[ArmSummary]) -> Iterator[str]:

@@ -289,6 +289,14 @@ def test_an_arm_of_equal_wall_clock_time_stands_beside() -> None:
     assert not any("NOT equal" in note for note in verdict.notes)
 
 
+def test_an_arm_that_did_not_get_all_of_the_time_is_said() -> None:
+    costs = {"train/seconds": 10.0, "cost/fit_seconds": 80.0, "cost/generator_seconds": 10.0}
+    arms = [replace(arm, metrics=costs) if arm.fraction else arm for arm in HELPS]
+    for seconds, said in ((40.0, "With 40 of the 100 seconds,"), (95.0, "With the same wall-clock time,")):
+        timed = Planted("timed", steps=2000, equal="wall_clock", metrics={"train/seconds": seconds})
+        assert said in _judge((*arms, timed)).sentence
+
+
 def test_equal_values_everywhere_are_no_evidence() -> None:
     arms = [replace(arm, noise=0.0, gain=0.0) for arm in HELPS]
     verdict = _judge(arms)
