@@ -84,7 +84,8 @@ def rule(facts: Facts) -> tuple[str, str]:
         found = rules(facts)
         if found is not None:
             return found
-    return NO_EVIDENCE, f"No evidence that synthetic data help: {_against(facts)}."
+    better = f", and {facts.best.arm} is better" if facts.to_best.loses else ""
+    return NO_EVIDENCE, f"No evidence that synthetic data help{better}: {_against(facts)}."
 
 
 def _too_few(f: Facts) -> str:
