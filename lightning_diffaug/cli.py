@@ -1,4 +1,4 @@
-"""The command line: ``python train.py`` (or ``diffaug train``), ``diffaug pool`` and ``diffaug fidelity``."""
+"""The command line: ``python train.py`` (or ``diffaug train``), ``diffaug pool``, ``fidelity`` and ``report``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lightning_diffaug import fidelity_cli
+from lightning_diffaug import fidelity_cli, report_cli
 from lightning_diffaug.ablation.failed import FAILED, write_failed
 from lightning_diffaug.errors import ConfigurationError, GeneratorError, PoolError, ShortWindowError
 from lightning_diffaug.paths import config_dir
@@ -46,7 +46,7 @@ def train(cfg: DictConfig) -> float | None:
     folder = Path(hydra_cfg.runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)  # of an earlier sweep in this folder
     try:
-        return run(cfg).get("test/acc")
+        return run(cfg, brief=True).get("test/acc")
     except Exception as error:
         overrides = list(hydra_cfg.overrides.task)
         foreseen = isinstance(error, FORESEEN)
@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write")
             command.add_argument("--rejected", action="store_true", help="draw what data.keep_rejected kept, by reason")
     fidelity_cli.add_parser(commands)
+    report_cli.add_parser(commands)
     from lightning_diffaug.pool_cli import COMMANDS
 
-    known = COMMANDS | {"fidelity": fidelity_cli.fidelity}
+    known = COMMANDS | {"fidelity": fidelity_cli.fidelity, report_cli.COMMAND: report_cli.report}
     return known[(asked := parser.parse_args(words)).what](asked)

@@ -20,12 +20,14 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_diffaug.ablation.settings import check_settings
 from lightning_diffaug.config_check import check_values
 from lightning_diffaug.datamodule import DiffAugDataModule
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.loggers import log_final
 from lightning_diffaug.models.predictions import Predictions
 from lightning_diffaug.models.scores import corrected_scores, scores
-from lightning_diffaug.report import draw_samples, print_table, write_classes, write_metrics
+from lightning_diffaug.report import draw_samples, print_line, print_table, write_classes, write_metrics
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,6 @@ _HINTS = (
     ".*does not have many workers",
     "The dirpath has changed",  # each run has a folder of its own
 )
-
-
-EQUAL = ("steps", "epochs", "wall_clock")
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ def _build(cfg: DictConfig) -> Parts:
             f"ckpt_path={path} does not exist, so there is nothing to go on from. Set it to a checkpoint such as "
             "outputs/…/checkpoints/last.ckpt, or to null."
         )
+    check_settings(cfg.ablation)
     for key in ("real", "generator", "data", "model", "trainer", "logger"):
         check_values(cfg[key], key)
     for name, callback in (cfg.callbacks or {}).items():
@@ -103,11 +103,6 @@ def _build(cfg: DictConfig) -> Parts:
     trainer = _make(cfg.trainer, logger=_make(cfg.logger) or False, callbacks=callbacks)
     real.prepare_data()
     real.setup("fit")
-    if cfg.ablation.equal not in (None, *EQUAL):
-        raise ConfigurationError(
-            f"ablation.equal={cfg.ablation.equal!r} is none of {', '.join(EQUAL)}: it is what all arms have in common. "
-            "Set ablation.equal to one of them, or to null."
-        )
     if cfg.ablation.equal == "steps":
         _limit_steps(trainer, real, cfg.data.epoch_length)
     model = _make(
@@ -142,17 +137,18 @@ def _make(node: Any, **given: Any) -> Any:
     return instantiate(node, _convert_="all", **given)
 
 
-def run(cfg: DictConfig) -> dict[str, float]:
+def run(cfg: DictConfig, brief: bool = False) -> dict[str, float]:
     """Fits, tests on real data, and reports.
 
     Args:
         cfg: The composed configuration (``conf/train.yaml``).
+        brief: Print a line instead of a table: it is one run of many.
 
     Returns:
         The final figures, as in ``metrics.json``.
     """
     with _quiet():
-        return _run(cfg)
+        return _run(cfg, brief)
 
 
 @contextmanager
@@ -173,7 +169,7 @@ def _quiet() -> Iterator[None]:
         source.removeFilter(telling)
 
 
-def _run(cfg: DictConfig) -> dict[str, float]:
+def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
     parts = build(cfg)
     folder = Path(cfg.paths.output_dir)
     if parts.trainer.is_global_zero:
@@ -211,9 +207,13 @@ def _run(cfg: DictConfig) -> dict[str, float]:
     if parts.trainer.is_global_zero:
         predictions.write(folder)
         draw_samples(parts.data, folder / "samples.png")
+        log_final(trainer, figures)
         write_metrics(figures, folder)  # last: a run that has it came to its end
         pool = parts.data.pool
-        print_table(figures, folder, None if pool is None or not pool.folder.is_dir() else pool.folder)
+        if brief:
+            print_line(figures, folder)
+        else:
+            print_table(figures, folder, None if pool is None or not pool.folder.is_dir() else pool.folder)
     return figures
 
 

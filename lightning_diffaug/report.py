@@ -73,6 +73,13 @@ def write_classes(names: Sequence[str], train_counts: Sequence[int], rare: Seque
     return path
 
 
+def print_line(figures: Mapping[str, float], folder: Path) -> None:
+    """Prints one line for a run among many: its scores, seconds and folder."""
+    scores = [f"{label} {form.format(figures[key])}" for label, key, form in _TABLE[:3] if key in figures]
+    seconds = figures.get("train/seconds", 0.0) + figures.get("train/wait_seconds", 0.0)
+    print(f"{', '.join(scores)}; {seconds:.1f} s; {folder}", flush=True)
+
+
 def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = None) -> None:
     """Prints the run's figures, each class's share, and where things are.
 

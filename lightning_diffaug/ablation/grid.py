@@ -99,8 +99,9 @@ def _of_arm(
     keys_of: Callable[[str], Collection[str]],
 ) -> list[tuple[tuple[str, ...], Job]]:
     given = {key: value for key, value in entry.items() if key not in (ARM, NAME)}
+    plain = {key.lstrip("+~") for key in given}
     axes = {key: [as_override(v) for v in (x if isinstance(x, list) else [x])] for key, x in given.items()}
-    sets = set(keys_of(entry[ARM])) | set(given)
+    sets = set(keys_of(entry[ARM])) | plain
     axes |= {key: list(values) for key, values in swept.items() if not _set_by(key, sets)}
     found = []
     for values in itertools.product(*axes.values()):
@@ -114,7 +115,7 @@ def _of_arm(
         label = (
             name + (f"-{chosen[FRACTION]}" if FRACTION in chosen else "") + (f" ({', '.join(marks)})" if marks else "")
         )
-        own = tuple(key for key in given if key != FRACTION and not isinstance(given[key], list))
+        own = tuple(key.lstrip("+~") for key in given if key != FRACTION and len(axes[key]) == 1)
         overrides = [f"{ARM}={entry[ARM]}", *(f"{key}={value}" for key, value in chosen.items())]
         if NAME in entry:
             overrides.append(f"arm_name={as_override(name)}")
@@ -125,8 +126,8 @@ def _of_arm(
 
 
 def _set_by(key: str, sets: Collection[str]) -> bool:
-    """Whether a key, or one that it holds or lies in, is among those set."""
-    return any(key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in sets)
+    """Whether a key, or one that it lies in, is among those set."""
+    return any(key == one or key.startswith(f"{one}.") for one in sets)
 
 
 def reaches(override_key: str, job: Job) -> bool:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lightning_diffaug.ablation.equal_time import equal_time_jobs
 from lightning_diffaug.ablation.grid import ARM, SEED, Job, jobs, reaches
 from lightning_diffaug.ablation.identity import arm_folder, is_finished, write_jobs
+from lightning_diffaug.ablation.settings import check_settings
 from lightning_diffaug.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class _Ablation:
     def run(self) -> list[Any]:
         """All jobs, then those of equal time."""
         settings = self._config.ablation
+        check_settings(settings)
         arms = self._arms()
         every = jobs(arms, {SEED: [str(self._config.seed)]} | self._swept(), self._keys_of)
         folders = self._folders(every)
@@ -139,7 +141,11 @@ class _Ablation:
     # -- configurations
 
     def _overrides(self, job: Job) -> list[str]:
-        whole = [f"{key}={value}" for key, value in self._asked.fixed.items() if key != ARM and reaches(key, job)]
+        whole = [
+            f"{key}={value}"
+            for key, value in self._asked.fixed.items()
+            if key not in (ARM, "ablation.arms") and reaches(key.lstrip("+~"), job)
+        ]
         own = [f"ablation.own=[{','.join(job.own)}]"] if job.own else []
         return [*whole, *job.overrides, *own]
 

@@ -1,0 +1,35 @@
+"""The final figures of a run for the trainer's loggers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+
+@rank_zero_only
+def log_final(trainer: Trainer, figures: Mapping[str, float]) -> None:
+    """Gives each logger of the trainer (TensorBoard, W&B, MLflow, CSV, …) the run's figures, at its last step.
+
+    Those that were logged during the run stand there a second time, with the same value. A logger that refuses them is
+    logged: the figures are in ``metrics.json`` too.
+
+    Args:
+        trainer: After its run.
+        figures: As in ``metrics.json``.
+    """
+    plain = {key: float(value) for key, value in figures.items()}
+    for logger in trainer.loggers:
+        try:
+            logger.log_metrics(plain, step=trainer.global_step)
+            logger.save()
+            logger.finalize("success")  # what the trainer had called before these figures
+        except Exception as error:  # a server that is gone, a name it does not take
+            log.warning(
+                "the final figures are not in %s (%s: %s); they are in metrics.json.",
+                type(logger).__name__, type(error).__name__, error,
+            )  # fmt: skip
