@@ -24,7 +24,8 @@ def test_the_report_is_written_and_printed(
     write_run(0, acc=0.5)
     SweepReport().on_multirun_end(_config(tmp_path / "sweep"))
     folder = tmp_path / "sweep" / "ablation"
-    assert {path.name for path in folder.iterdir()} == {"runs.csv", "summary.csv", "comparison.md"}
+    written = {"runs.csv", "summary.csv", "comparison.md", "report.html", "arms.svg", "arms.png"}
+    assert {path.name for path in folder.iterdir()} == written
     assert (folder / "comparison.md").read_text() in capsys.readouterr().out
 
 

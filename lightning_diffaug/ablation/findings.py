@@ -1,0 +1,151 @@
+"""All that a report says of one task: its arms, the verdict, the best fraction, costs; computed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_diffaug.ablation.best_fraction import BestFraction, best_fractions
+from lightning_diffaug.ablation.costs import ArmCosts, arm_costs
+from lightning_diffaug.ablation.metric import CORRECTED, Metric
+from lightning_diffaug.ablation.runs import BASELINE, CLASSES, SYNTHETIC, Run, Sweep
+from lightning_diffaug.ablation.summary import ArmSummary, summarise
+from lightning_diffaug.ablation.verdict import Verdict, judge_each
+
+_EQUAL = {"steps": "equal optimiser steps", "epochs": "equal epochs", "wall_clock": "equal wall-clock time"}
+_RARE = "test/acc_rare"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in one task of a sweep.
+
+    Attributes:
+        arms: Its arms, in the order of the sweep.
+        verdict: What they say.
+        best: The best fraction of each family that has several.
+        costs: Of each arm, in the same order.
+    """
+
+    arms: tuple[ArmSummary, ...]
+    verdict: Verdict
+    best: tuple[BestFraction, ...]
+    costs: tuple[ArmCosts, ...]
+
+    @property
+    def metric(self) -> Metric:
+        """What the task is judged by."""
+        return self.verdict.metric
+
+    @property
+    def score_key(self) -> str:
+        """The test metric that the verdict rests on."""
+        return self.metric.key("test", self.verdict.corrected)
+
+    @property
+    def rare_key(self) -> str | None:
+        """The rare classes' accuracy, of the same kind as the deciding score; None where there are none."""
+        for key in (_RARE + CORRECTED, _RARE) if self.verdict.corrected else (_RARE,):
+            if any(key in arm.estimates for arm in self.arms):
+                return key
+        return None
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those of all arms."""
+        return [run for arm in self.arms for run in arm.runs_of]
+
+    @property
+    def families(self) -> list[list[ArmSummary]]:
+        """Arms with synthetic samples, those that differ in the fraction alone together; the family judged first."""
+        found: dict[str, list[ArmSummary]] = {}
+        for arm in self.arms:
+            found.setdefault(arm.family or arm.arm, []).append(arm)
+        mixed = [family for family in found.values() if any(arm.fraction > 0 for arm in family)]
+        return sorted(mixed, key=lambda family: (self.judged not in family, self.control not in family, -len(family)))
+
+    @property
+    def judged(self) -> ArmSummary | None:
+        """The synthetic arm that the verdict is on."""
+        return self._named(self.verdict.arm)
+
+    @property
+    def best_baseline(self) -> ArmSummary | None:
+        """The best arm without a generator on validation data."""
+        return self._named(self.verdict.best_baseline)
+
+    @property
+    def real_only(self) -> ArmSummary | None:
+        """The arm of real data alone."""
+        return self._named(self.verdict.real_only)
+
+    @property
+    def control(self) -> ArmSummary | None:
+        """The arm that fills the slots without a generator."""
+        return self._named(self.verdict.control)
+
+    @property
+    def equal(self) -> str:
+        """What is equal in all arms, as it is written on plots."""
+        kinds = {arm.equal for arm in self.arms}
+        if len(kinds) > 1 or not kinds <= _EQUAL.keys():
+            return "arms NOT equal in one thing"
+        (kind,) = kinds
+        ends = sorted({run.steps for run in self.runs})
+        if kind != "steps":
+            return _EQUAL[kind]
+        if len(ends) > 1:
+            return f"optimiser steps NOT equal ({ends[0]:.10g} to {ends[-1]:.10g})"
+        return f"{_EQUAL[kind]} ({ends[0]:.10g})"
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """Fewest and most real training samples of each class over the runs; {} where they are not known."""
+        known = [counts for run in self.runs if (counts := _counts(run))]
+        names = list(dict.fromkeys(name for counts in known for name in counts))
+        found = {name: [counts[name] for counts in known if name in counts] for name in names}
+        return {name: (min(counts), max(counts)) for name, counts in found.items()}
+
+    def _named(self, name: str | None) -> ArmSummary | None:
+        return next((arm for arm in self.arms if arm.arm == name), None)
+
+
+def _counts(run: Run) -> dict[str, int]:
+    path = run.path / CLASSES
+    if not path.is_file():
+        return {}
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return dict(zip(map(str, said["names"]), map(int, said["train_counts"]), strict=False))
+
+
+def shown_role(arm: ArmSummary) -> str:
+    """An arm's role; at fraction 0 one that is judged has no generator."""
+    return BASELINE if arm.role == SYNTHETIC and arm.fraction == 0 else arm.role
+
+
+def find(sweep: Sweep, asked: str | None = None) -> list[Findings]:
+    """What a sweep says, task by task.
+
+    Args:
+        sweep: Its runs.
+        asked: ``ablation.metric``; None: that of the runs' configuration, or the default.
+
+    Raises:
+        ConfigurationError: There is no such metric.
+    """
+    arms = summarise(sweep.runs)
+    asked = asked or _asked(sweep.runs)
+    found = []
+    for verdict in judge_each(arms, asked):
+        of_task = tuple(arm for arm in arms if arm.task == verdict.task)
+        best = best_fractions(of_task, verdict.metric)
+        costs = arm_costs(of_task, verdict.metric, verdict.real_only, verdict.corrected)
+        found.append(Findings(of_task, verdict, tuple(best), tuple(costs)))
+    return found
+
+
+def _asked(runs: Sequence[Run]) -> str | None:
+    """The metric that the runs were started with, where they agree."""
+    asked = {(run.config.get("ablation") or {}).get("metric") for run in runs}
+    return asked.pop() if len(asked) == 1 else None

@@ -1,0 +1,217 @@
+"""The parts of a report's page on one task: verdict, tables, plots, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_diffaug.ablation.canvas import ROLE_NAMES
+from lightning_diffaug.ablation.drawings import Drawing, as_range, of_classes
+from lightning_diffaug.ablation.fidelity_records import Measured, fidelity_of
+from lightning_diffaug.ablation.findings import Findings, shown_role
+from lightning_diffaug.ablation.markup import NOTHING, Cell, Content, Markup, bullets, element, joined, png, table
+from lightning_diffaug.ablation.notes import notes, warnings
+from lightning_diffaug.ablation.numbers import NONE, amount, compared, per_cent, points
+from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR
+from lightning_diffaug.ablation.summary import ArmSummary
+from lightning_diffaug.ablation.svg import inline_svg
+from lightning_diffaug.fidelity.result import METRICS
+
+_SAMPLES = "samples.png"
+_ROLES = {**ROLE_NAMES, CONTROL: "control", OTHER_GENERATOR: "other generator"}
+_CLASS = "test/acc_class_"
+_COLUMNS = 10
+MANY_CLASSES = 60
+"""With more classes their single figures are in ``summary.csv`` alone."""
+
+
+def verdict(findings: Findings) -> Markup:
+    """The verdict's sentence, what qualifies it, and what warns of it."""
+    found = findings.verdict
+    task = element("p", found.task, class_="task") if found.task else NOTHING
+    sentence = element("p", found.sentence, class_="sentence")
+    warned = bullets(warnings(findings), "warnings")
+    return element("div", joined([task, sentence, warned]), class_=f"verdict {found.kind}")
+
+
+def details(findings: Findings, drawings: Sequence[Drawing], prefix: str) -> Markup:
+    """Everything else about a task; ids begin with the prefix."""
+    plots = {drawing.name: _plot(drawing, prefix) for drawing in drawings}
+
+    def shown(*names: str) -> Markup:
+        found = [plots[name] for name in names if name in plots]
+        return element("div", *found, class_="plots") if found else NOTHING
+
+    best = [one.sentence for one in findings.best]
+    return joined(
+        [
+            shown("accuracy_against_fraction", "arms"),
+            _titled("Every arm", _arms(findings)),
+            _titled("Best fraction", bullets(best)) if best else NOTHING,
+            _titled("Costs", _costs(findings)),
+            _titled("Classes", joined([shown("rare_classes", "per_class"), _classes(findings)])),
+            _titled("Learning curves", shown("learning_curves")),
+            _titled("Fidelity of the samples", _fidelity(findings)),
+            _titled("Samples", _samples(findings)),
+            _titled("What to know", bullets(notes(findings))),
+        ]
+    )
+
+
+def _titled(title: str, content: Markup) -> Markup:
+    return element("section", element("h3", title), content) if content.text else NOTHING
+
+
+def _plot(drawing: Drawing, prefix: str) -> Markup:
+    return element("figure", Markup(inline_svg(drawing.figure, f"{prefix}{drawing.name}", drawing.label)))
+
+
+def _arms(findings: Findings) -> Markup:
+    metric, found = findings.metric, findings.verdict
+    raw, corrected = metric.key("test"), metric.key("test", corrected=True)
+    columns = [(raw, f"{metric.title}, %", 2 if metric.name == "auroc" else 1)]
+    if corrected != raw:
+        columns.append((corrected, "class prior corrected, %", 1))
+    if raw != "test/auroc":
+        columns.append(("test/auroc", "macro AUROC, %", 2))
+    if findings.rare_key is not None and raw != "test/acc_rare":
+        columns.append((findings.rare_key, "rare classes, %", 1))
+    columns = [column for column in columns if any(column[0] in arm.estimates for arm in findings.arms)]
+    references = list(dict.fromkeys(n for n in (found.real_only, found.best_baseline, found.control) if n))
+    rows = []
+    for arm in findings.arms:
+        role = shown_role(arm)
+        row: list[Cell | Content] = [_name(findings, arm), _ROLES.get(role, role)]
+        row += [f"{arm.fraction:.4g}", f"{arm.runs}"]
+        row += [per_cent(arm.estimates.get(key), digits, key == findings.score_key) for key, _, digits in columns]
+        row += [
+            Cell("reference") if arm.arm == name else compared(found.comparison(arm.arm, name)) for name in references
+        ]
+        rows.append(row)
+    heads: list[Content] = ["arm", "role", "fraction", "seeds", *(title for _, title, _ in columns)]
+    heads += [f"minus {name}, points" for name in references]
+    decides = (
+        f"{metric.title}, class prior corrected on validation" if found.corrected else f"{metric.title}, as scored"
+    )
+    if not metric.needs_correction:
+        decides = metric.title
+    caption = (
+        "On real test data after the last step, mean ± half the 95% t-interval over seeds. Differences are of the "
+        f"score that decides ({decides}; {metric.reason}), paired by seed; p of the paired t-test, Holm-corrected over "
+        "all synthetic arms, or of one test alone; d: effect size d_z; n: pairs. Bold: the interval excludes 0."
+    )
+    return table(heads, rows, caption)
+
+
+def _name(findings: Findings, arm: ArmSummary) -> Cell:
+    said = [
+        text
+        for one, text in (
+            (findings.judged, "judged"),
+            (findings.best_baseline, "best without a generator"),
+            (findings.control, "the control"),
+        )
+        if one is not None and one.arm == arm.arm
+    ]
+    return Cell(arm.arm, "; ".join(said), strong=bool(said))
+
+
+def _costs(findings: Findings) -> Markup:
+    if not any(c.generator_seconds or c.fit_seconds or c.train_seconds for c in findings.costs):
+        return NOTHING
+    rows: list[list[Cell | Content]] = []
+    for c in findings.costs:
+        price = amount(c.price)
+        if c.price is not None and c.price_low is not None:
+            high = "no upper bound" if c.price_high is None else f"{c.price_high:,.1f}"
+            price = Cell(price.text, f"{c.price_low:,.1f} to {high}", c.price)
+        rows.append(
+            [
+                c.arm, amount(c.fit_seconds), amount(c.generator_seconds), amount(c.samples, 0),
+                amount(c.passes_per_sample, 2), amount(c.train_seconds), amount(c.wait_seconds), points(c.gain), price,
+            ]
+        )  # fmt: skip
+    heads = [
+        "arm", "fit of the generator, s", "generation, s", "samples made", "passes per trained sample", "training, s",
+        "waiting, s", f"gain over {findings.verdict.real_only or 'real only'}, points", "price of a point, s",
+    ]  # fmt: skip
+    caption = (
+        "Means over runs. Fit and generation count for every run that used what was made, whoever made it. Price: "
+        "seconds of fit and generation for each percentage point gained over real data alone; none without a gain."
+    )
+    return table(heads, rows, caption)
+
+
+def _classes(findings: Findings) -> Markup:
+    names = list(dict.fromkeys(name for arm in findings.arms for name in of_classes(arm, _CLASS)))
+    if not names or len(names) > MANY_CLASSES:
+        return NOTHING
+    counts = findings.class_counts
+    names.sort(key=lambda name: counts.get(name, (0, 0))[0])
+    corrected = findings.verdict.corrected and all(of_classes(arm, _CLASS, True) for arm in findings.arms)
+    found = {arm.arm: of_classes(arm, _CLASS, corrected) for arm in findings.arms}
+    tables = []
+    for some in _parts(names):
+        rows: list[list[Cell | Content]] = [[arm, *(per_cent(of.get(c)) for c in some)] for arm, of in found.items()]
+        if counts:
+            images = [as_range(counts[c]) if c in counts else NONE for c in some]
+            rows.insert(0, ["real training samples", *images])
+        tables.append(table(["arm", *some], rows))
+    prior = "class prior corrected" if corrected else "as scored"
+    note = f"Accuracy on each class of real test data, % ({prior}), mean ± half the 95% t-interval over seeds."
+    return joined([*tables, element("p", note, class_="note")])
+
+
+def _parts(names: Sequence[str]) -> list[Sequence[str]]:
+    """Columns that a printed page has room for."""
+    return [names[i : i + _COLUMNS] for i in range(0, len(names), _COLUMNS)]
+
+
+def _fidelity(findings: Findings) -> Markup:
+    found = {arm.arm: one for arm in findings.arms if (one := fidelity_of(arm)) is not None}
+    names = list(dict.fromkeys(name for one in found.values() for name in one.measured))
+    if not names:
+        return NOTHING
+    parts = []
+    for some in _parts(list(found)):
+        rows: list[list[Cell | Content]] = [
+            [Cell(*_metric(name)), *(_measured(found[arm].measured.get(name)) for arm in some)] for name in names
+        ]
+        parts.append(table(["figure", *some], rows))
+    note = "Mean over runs ± half the 95% t-interval; below it the same figure of real samples, and how many samples."
+    parts.append(element("p", note, class_="note"))
+    arm = findings.judged.arm if findings.judged is not None and findings.judged.arm in found else next(iter(found))
+    of_classes = found[arm].per_class
+    columns = list(dict.fromkeys(name for one in of_classes.values() for name in one))
+    if 0 < len(of_classes) <= MANY_CLASSES:
+        each: list[list[Cell | Content]] = [
+            [name, *(_measured(one.get(column)) for column in columns)] for name, one in of_classes.items()
+        ]
+        parts.append(table(["class", *(_metric(name)[0] for name in columns)], each, f"{arm}, class by class."))
+    about = list(dict.fromkeys(line for one in found.values() for line in one.about))
+    return joined([*parts, bullets(about, "about")])
+
+
+def _metric(name: str) -> tuple[str, str]:
+    title, good = METRICS.get(name, (name, ""))
+    return title, {"low": "lower is better", "high": "higher is better"}.get(good, good)
+
+
+def _measured(one: Measured | None) -> Cell:
+    if one is None:
+        return Cell(NONE)
+    half, (least, most) = one.value.half_width, one.samples
+    real = [] if one.real is None else [f"real {one.real.mean:.4g}"]
+    said = [*real, f"n {least}" if least == most else f"n {least} to {most}"]
+    text = f"{one.value.mean:.4g}" + ("" if half is None else f" ± {half:.2g}")
+    return Cell(text, ", ".join(said), one.value.mean)
+
+
+def _samples(findings: Findings) -> Markup:
+    """A picture of one run an arm, those of the arm judged first."""
+    shown = []
+    for arm in sorted(findings.arms, key=lambda arm: arm is not findings.judged):
+        path = next((p for run in arm.runs_of if (p := run.path / _SAMPLES).is_file()), None)
+        if path is not None:
+            picture = png(path, f"{arm.arm}: real and synthetic samples of each class")
+            shown.append(element("figure", picture, element("figcaption", arm.arm)))
+    return element("div", *shown, class_="samples") if shown else NOTHING
