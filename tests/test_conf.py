@@ -30,6 +30,7 @@ CHOICES = sorted(
 EXPERIMENTS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.rglob("experiment/**/*.yaml")
 )
+ARMS = sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
 # Without a meaning where `real` is a LightningDataModule, which it is on the command line; and the parts themselves.
 NOT_OF_THE_COMMAND_LINE = {"real", "generator", "labels", "val", "test", "batch_size", "num_workers"}
 # What a choice asks for besides, on a machine without a GPU.
@@ -74,45 +75,87 @@ def test_every_experiment_composes_and_opens_with_its_command(name: str, tmp_pat
     build(_compose(f"experiment={name}", root=tmp_path))
 
 
-def test_the_comparison_sweeps_all_arms_over_five_seeds() -> None:
+def test_the_comparison_sweeps_arms_that_exist_over_five_seeds() -> None:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["experiment=comparison"], return_hydra_config=True)
     params = config.hydra.sweeper.params
-    assert sorted(params.arm.split(",")) == sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
+    assert (
+        {"oversampling", "classical", "classical_mixup", "logit_adjusted", "mixed"}
+        <= {*params.arm.split(",")}
+        <= {*ARMS}
+    )
     assert params.seed == "range(5)"
 
 
+_DATA = "lightning_diffaug.data."
+
+
+def _baseline(augment: str | None = None, mixing: str | None = None, **other: Any) -> dict[str, Any]:
+    return {"role": "baseline", "fraction": 0, "augment": augment, "mixing": mixing, **other}
+
+
 @pytest.mark.parametrize(
-    ("arm", "fraction", "balance", "augmented", "mixup", "loss"),
+    ("arm", "expected"),
     [
-        ("oversampling", 0, "classes", False, 0.0, "cross_entropy"),
-        ("classical", 0, "classes", True, 0.0, "cross_entropy"),
-        ("classical_mixup", 0, "classes", True, 0.2, "cross_entropy"),
-        ("logit_adjusted", 0, "none", True, 0.0, "logit_adjusted"),
-        ("mixed", 0.25, "classes", True, 0.0, "cross_entropy"),
+        ("real_only", _baseline(balance="none")),
+        ("oversampling", _baseline()),
+        ("classical", _baseline("classical")),
+        ("classical_strong", _baseline("classical", p=0.8)),
+        ("randaugment", _baseline("randaugment")),
+        ("trivialaugment", _baseline("trivialaugment")),
+        ("autoaugment", _baseline("autoaugment")),
+        ("mixup", _baseline(None, "mixup")),
+        ("cutmix", _baseline(None, "cutmix")),
+        ("remix", _baseline(None, "remix")),
+        ("classical_mixup", _baseline("classical", "mixup")),
+        ("classical_cutmix", _baseline("classical", "cutmix")),
+        ("classical_remix", _baseline("classical", "remix")),
+        ("trivialaugment_mixup", _baseline("trivialaugment", "mixup")),
+        ("logit_adjusted", _baseline("classical", balance="none", loss="logit_adjusted")),
+        ("mixed", {}),
+        ("mixed_mixup", {"mixing": "mixup"}),
+        ("gan", {"role": "other_generator", "generator": "GanGenerator"}),
+        ("control", {"role": "control", "generator": "ControlGenerator"}),
     ],
 )
-def test_each_arm_is_what_its_name_says(
-    arm: str, fraction: float, balance: str, augmented: bool, mixup: float, loss: str
-) -> None:
+def test_each_arm_is_what_its_name_says(arm: str, expected: dict[str, Any]) -> None:
     config = _compose(f"arm={arm}")
+    augment = config.real.augment
     assert config.arm_name == arm
-    assert (config.data.synthetic_fraction, config.data.balance) == (fraction, balance)
-    assert (config.real.augment is not None, config.model.mixup_alpha) == (augmented, mixup)
-    assert config.model.loss == loss
+    assert {
+        "role": config.ablation.role,
+        "fraction": config.data.synthetic_fraction,
+        "balance": config.data.balance,
+        "augment": augment and augment._target_.removeprefix(_DATA),
+        "p": augment.p if augment and "p" in augment else None,
+        "mixing": config.model.mixing,
+        "loss": config.model.loss,
+        "generator": config.generator._target_.rpartition(".")[2],
+    } == {
+        "role": "synthetic", "fraction": 0.25, "balance": "classes", "augment": "classical", "mixing": None,
+        "loss": "cross_entropy", "generator": "DiffusionGenerator",
+        "p": 0.5 if expected.get("augment", "classical") == "classical" else None, **expected,
+    }  # fmt: skip
 
 
 def test_arms_differ_in_nothing_else() -> None:
     """Steps, batches, learner, real data and seeds are equal, or it would be no comparison."""
-    own = {"arm_name", "data", "real.augment", "model.mixup_alpha", "model.loss"}
-    plains = []
-    for path in (CONF / "arm").glob("*.yaml"):
-        config = _compose(f"arm={path.stem}", root=Path("somewhere"))
-        for key in own:
+    own = {"arm_name", "ablation.role", "data", "real.augment", "model.mixing", "model.mixing_alpha", "model.loss"}
+    plains = {}
+    for arm in ARMS:
+        config = _compose(f"arm={arm}", root=Path("somewhere"))
+        for key in own | ({"generator", "gates"} if arm in ("gan", "control") else set()):
             OmegaConf.update(config, key, None)
-        plains.append(_plain(config))
-    assert all(plain == plains[0] for plain in plains)
+        plains[arm] = _plain(config)
+    for other in ("gan", "control"):
+        plains[other] |= {key: plains["mixed"][key] for key in ("generator", "gates")}
+    assert all(plain == plains["mixed"] for plain in plains.values())
+
+
+def test_what_fills_slots_without_a_generator_is_not_rejected_as_a_copy() -> None:
+    assert _gates_of(_compose("arm=control")) == [name for name in ON if name not in ("copy", "duplicate")]
+    assert _gates_of(_compose("arm=gan")) == list(ON)
 
 
 GATE_ARMS = sorted(path.stem for path in (CONF / "arm" / "gates").glob("*.yaml"))
@@ -158,7 +201,7 @@ def test_each_arm_of_gates_has_the_gates_of_its_name_and_differs_in_nothing_else
 
 def test_the_default_arm_is_the_default_run() -> None:
     run, mixed = _compose(root=Path("somewhere")), _compose("arm=mixed", root=Path("somewhere"))
-    run.arm_name = "mixed"
+    run.arm_name, run.ablation.role = "mixed", "synthetic"
     assert _plain(run) == _plain(mixed)
 
 
@@ -204,7 +247,7 @@ def test_a_wrong_key_is_refused_by_its_name(override: str, key: str) -> None:
         _compose(override)
 
 
-@pytest.mark.parametrize("choice", ["real=digitz", "augment=randaugment", "arm=best", "experiment=unknown"])
+@pytest.mark.parametrize("choice", ["real=digitz", "augment=randomly", "arm=best", "experiment=unknown"])
 def test_an_unknown_choice_is_refused_with_those_that_exist(choice: str) -> None:
     group, _, name = choice.partition("=")
     with pytest.raises((MissingConfigException, ConfigCompositionException), match=f"{group}.*{name}") as error:
@@ -272,7 +315,7 @@ def _with(default: DictConfig, key: str, value: Any, root: Path) -> DictConfig:
         ("real.shots", "many"),
         ("real.augment.p", "often"),
         ("callbacks.checkpoint.every_n_epochs", "often"),
-        ("model.mixup_alpha", -1),
+        ("model.mixing", "blend"),
         ("model.loss", "hinge"),
     ],
 )

@@ -24,8 +24,10 @@ from lightning_diffaug.generators.weights import weights_hash
 
 if TYPE_CHECKING:
     from lightning_diffaug.generators.composed import ComposedGenerator
+    from lightning_diffaug.generators.control import ControlGenerator
     from lightning_diffaug.generators.distilled import DistilledGenerator
     from lightning_diffaug.generators.fit_module import DenoiserFit
+    from lightning_diffaug.generators.gan import GanGenerator
     from lightning_diffaug.generators.lora import LoraGenerator
     from lightning_diffaug.generators.pipeline import PipelineGenerator
     from lightning_diffaug.generators.remote import RemoteGenerator
@@ -42,11 +44,13 @@ __all__ = [
     "Codec",
     "ComposedGenerator",
     "Condition",
+    "ControlGenerator",
     "Controls",
     "DenoiserFit",
     "DiffusionGenerator",
     "DistilledGenerator",
     "Fittable",
+    "GanGenerator",
     "Generator",
     "LoraGenerator",
     "PipelineGenerator",
@@ -62,8 +66,10 @@ __all__ = [
 
 _HOMES = {
     "ComposedGenerator": "composed",
+    "ControlGenerator": "control",
     "DenoiserFit": "fit_module",
     "DistilledGenerator": "distilled",
+    "GanGenerator": "gan",
     "LoraGenerator": "lora",
     "PipelineGenerator": "pipeline",
     "RemoteGenerator": "remote",
