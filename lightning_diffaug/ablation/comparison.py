@@ -75,30 +75,35 @@ def chosen_arms(arms: Sequence[ArmSummary], arm: str) -> list[ArmSummary]:
     return chosen if 0 < len(chosen) < len(arms) else list(arms[:1])
 
 
-def comparison(sweep: Sweep, arms: Sequence[ArmSummary], arm: str) -> str:
+def comparison(sweep: Sweep, arms: Sequence[ArmSummary], arm: str, asked: str | None = None) -> str:
     """The comparison as Markdown.
 
     Args:
         sweep: All runs.
         arms: Their arms.
         arm: Which arm is compared to each other one; see `chosen_arms`.
+        asked: ``ablation.metric``; see `chosen_metric`.
     """
     parts = ["# Comparison"]
     if arms:
         columns = [c for c in COLUMNS if any(c.key in a.estimates for a in arms)]
-        parts += _verdicts(arms)
-        parts += [_means(arms, columns), *_differences(arms, columns, arm)]
+        parts += _verdicts(arms, asked)
+        parts += [_means(arms, columns), *_differences(arms, columns, arm, asked)]
         rare = [c for c in rare_columns(sweep) if any(c.key in a.estimates for a in arms)]
         if rare:
-            parts += ["## Accuracy on each rare class", _means(arms, rare, costs=False), *_differences(arms, rare, arm)]
+            parts += [
+                "## Accuracy on each rare class",
+                _means(arms, rare, costs=False),
+                *_differences(arms, rare, arm, asked),
+            ]
         parts.append(_notes(sweep, arms))
     if sweep.failures:
         parts.append(_failures(sweep))
     return "\n\n".join(parts) + "\n"
 
 
-def _verdicts(arms: Sequence[ArmSummary]) -> list[str]:
-    found = judge_each(arms)
+def _verdicts(arms: Sequence[ArmSummary], asked: str | None) -> list[str]:
+    found = judge_each(arms, asked)
     return [f"{verdict.task}: {verdict.sentence}" if len(found) > 1 else verdict.sentence for verdict in found]
 
 
@@ -118,10 +123,10 @@ def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = 
     return "On real test data after the last step, mean ± half the 95% t-interval over seeds:\n\n" + _table(heads, rows)
 
 
-def _differences(arms: Sequence[ArmSummary], columns: Sequence[Column], arm: str) -> list[str]:
+def _differences(arms: Sequence[ArmSummary], columns: Sequence[Column], arm: str, asked: str | None) -> list[str]:
     chosen = chosen_arms(arms, arm)
     others = [a for a in arms if a not in chosen]
-    metric = chosen_metric([run for a in arms for run in a.runs_of])
+    metric = chosen_metric([run for a in arms for run in a.runs_of], asked)
     key = metric.key("test", is_corrected(arms, metric))
     parts = []
     for one in chosen if others else ():

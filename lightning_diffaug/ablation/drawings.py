@@ -77,7 +77,7 @@ def _corrected(key: str) -> str:
 
 
 def _fractions(findings: Findings, name: str, key: str, score: str) -> Drawing | None:
-    arms = [arm for arm in findings.arms if key in arm.estimates]
+    arms = [arm for arm in findings.alike if key in arm.estimates]
     families = [family for family in findings.families if any(arm in arms and arm.fraction > 0 for arm in family)]
     if not any(len({arm.fraction for arm in family}) > 1 for family in families):
         return None
@@ -120,7 +120,9 @@ def _dots(findings: Findings, name: str, key: str, raw: str, score: str) -> Draw
         )
         for arm in arms
     ]
-    texts = Texts(f"Every arm: {score} on real test data", _notes(findings, arms), f"{score}, %")
+    others = [arm.arm for arm in arms if arm not in findings.alike]
+    more = [f"trained by another rule: {', '.join(others)}"] if others else []
+    texts = Texts(f"Every arm: {score} on real test data", _notes(findings, arms, *more), f"{score}, %")
     label = f"{score} of every arm, from the best to the worst"
     return Drawing(name, label, dots(rows, texts, _corrected(key), _corrected(raw)))
 

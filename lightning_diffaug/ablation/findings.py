@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lightning_diffaug.ablation.best_fraction import BestFraction, best_fractions
 from lightning_diffaug.ablation.costs import ArmCosts, arm_costs
 from lightning_diffaug.ablation.metric import CORRECTED, Metric
-from lightning_diffaug.ablation.runs import BASELINE, CLASSES, SYNTHETIC, Run, Sweep
-from lightning_diffaug.ablation.summary import ArmSummary, summarise
+from lightning_diffaug.ablation.runs import BASELINE, CLASSES, SYNTHETIC, Run
+from lightning_diffaug.ablation.summary import ArmSummary
 from lightning_diffaug.ablation.verdict import Verdict, judge_each
 
 _EQUAL = {"steps": "equal optimiser steps", "epochs": "equal epochs", "wall_clock": "equal wall-clock time"}
@@ -57,6 +57,12 @@ class Findings:
         return [run for arm in self.arms for run in arm.runs_of]
 
     @property
+    def alike(self) -> list[ArmSummary]:
+        """The arms that train by the rule of the arm judged: as many steps, epochs or seconds."""
+        one = self.judged or next((arm for arm in self.arms if arm.role == SYNTHETIC), self.arms[0])
+        return [arm for arm in self.arms if arm.equal == one.equal]
+
+    @property
     def families(self) -> list[list[ArmSummary]]:
         """Arms with synthetic samples, those that differ in the fraction alone together; the family judged first."""
         found: dict[str, list[ArmSummary]] = {}
@@ -86,13 +92,17 @@ class Findings:
         return self._named(self.verdict.control)
 
     @property
+    def equal_time(self) -> ArmSummary | None:
+        """The arm without a generator that trained for as many seconds as the one judged."""
+        return self._named(self.verdict.equal_time)
+
+    @property
     def equal(self) -> str:
         """What is equal in all arms, as it is written on plots."""
-        kinds = {arm.equal for arm in self.arms}
-        if len(kinds) > 1 or not kinds <= _EQUAL.keys():
+        kind = self.alike[0].equal
+        ends = sorted({run.steps for arm in self.alike for run in arm.runs_of})
+        if kind not in _EQUAL:
             return "arms NOT equal in one thing"
-        (kind,) = kinds
-        ends = sorted({run.steps for run in self.runs})
         if kind != "steps":
             return _EQUAL[kind]
         if len(ends) > 1:
@@ -124,18 +134,16 @@ def shown_role(arm: ArmSummary) -> str:
     return BASELINE if arm.role == SYNTHETIC and arm.fraction == 0 else arm.role
 
 
-def find(sweep: Sweep, asked: str | None = None) -> list[Findings]:
+def find(arms: Sequence[ArmSummary], asked: str | None = None) -> list[Findings]:
     """What a sweep says, task by task.
 
     Args:
-        sweep: Its runs.
-        asked: ``ablation.metric``; None: that of the runs' configuration, or the default.
+        arms: All of the sweep.
+        asked: ``ablation.metric``; None: the default.
 
     Raises:
         ConfigurationError: There is no such metric.
     """
-    arms = summarise(sweep.runs)
-    asked = asked or _asked(sweep.runs)
     found = []
     for verdict in judge_each(arms, asked):
         of_task = tuple(arm for arm in arms if arm.task == verdict.task)
@@ -145,7 +153,7 @@ def find(sweep: Sweep, asked: str | None = None) -> list[Findings]:
     return found
 
 
-def _asked(runs: Sequence[Run]) -> str | None:
+def asked_metric(runs: Sequence[Run]) -> str | None:
     """The metric that the runs were started with, where they agree."""
     asked = {(run.config.get("ablation") or {}).get("metric") for run in runs}
     return asked.pop() if len(asked) == 1 else None

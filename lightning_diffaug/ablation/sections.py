@@ -109,6 +109,7 @@ def _name(findings: Findings, arm: ArmSummary) -> Cell:
             (findings.judged, "judged"),
             (findings.best_baseline, "best without a generator"),
             (findings.control, "the control"),
+            (findings.equal_time, "equal wall-clock time"),
         )
         if one is not None and one.arm == arm.arm
     ]
