@@ -34,6 +34,7 @@ def add_parser(commands: Any) -> None:
     )
     command.add_argument("--samples", type=int, default=2048, help="how many of each kind at most")
     command.add_argument("--seed", type=int, default=0, help="of all draws and fits")
+    command.add_argument("--classifier-steps", type=int, help="optimiser steps of each classifier that is fitted")
     command.add_argument("--caption-model", help="local folder of a CLIP-like model, for samples with captions")
     command.add_argument("--lpips", help=".safetensors file with torchvision's weights of AlexNet")
     command.add_argument("--device", default="auto", help="where given networks compute")
@@ -84,6 +85,7 @@ def _of_pool(arguments: argparse.Namespace) -> int:
         features=OmegaConf.to_container(OmegaConf.create(features)) if features.startswith("{") else features,
         samples=arguments.samples,
         seed=arguments.seed,
+        classifier=None if arguments.classifier_steps is None else {"steps": arguments.classifier_steps},
         caption_model=arguments.caption_model,
         lpips=arguments.lpips,
         device=arguments.device,

@@ -20,25 +20,30 @@ def statistics(work: Work) -> None:
     """Fréchet distance, kernel distance, precision, recall, density and coverage."""
     n, d = work.features[1].shape
     note = f"fewer samples ({n}) than dimensions ({d}): only the level says what it means" if n <= d else ""
-    for names, make in _distances(*work.features, note):
+    for names, make in _distances(*work.features, work.weights, work.reference.labels, note):
         work.add(names, make)
 
 
 def _distances(
-    reference: Tensor, drawn: Tensor, level: Tensor, note: str = ""
+    reference: Tensor,
+    drawn: Tensor,
+    level: Tensor,
+    weights: Tensor | None = None,
+    labels: Tensor | None = None,
+    note: str = "",
 ) -> list[tuple[tuple[str, ...], Callable[[], dict[str, Figure]]]]:
     sizes = (len(drawn), len(level), len(reference))
 
     def frechet() -> dict[str, Figure]:
-        found, real = frechet_distance(reference, drawn), frechet_distance(reference, level)
+        found, real = (frechet_distance(reference, one, weights) for one in (drawn, level))
         return {"frechet": Figure(found, real, *sizes, note=note)}
 
     def kid() -> dict[str, Figure]:
-        found, real = kernel_distance(reference, drawn), kernel_distance(reference, level)
+        found, real = (kernel_distance(reference, one, weights, labels) for one in (drawn, level))
         return {"kid": Figure(found.value, real.value, *sizes, found.standard_error, real.standard_error)}
 
     def coverage() -> dict[str, Figure]:
-        found, real = coverage_of(reference, drawn), coverage_of(reference, level)
+        found, real = (coverage_of(reference, one, weights) for one in (drawn, level))
         return {name: Figure(getattr(found, name), getattr(real, name), *sizes) for name in _COVERAGE}
 
     return [(("frechet",), frechet), (("kid",), kid), (_COVERAGE, coverage)]

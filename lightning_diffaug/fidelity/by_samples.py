@@ -76,13 +76,13 @@ def looks(work: Work) -> None:
     sizes = (len(drawn), len(level), len(reference))
 
     def spectrum() -> dict[str, Figure]:
-        of_reference = perceptual.radial_power(reference)
+        of_reference = perceptual.radial_power(reference, work.weights)
         value = perceptual.spectrum_distance(of_reference, perceptual.radial_power(drawn))
         real = perceptual.spectrum_distance(of_reference, perceptual.radial_power(level))
         return {"spectrum": Figure(value, real, *sizes)}
 
     def sharp() -> dict[str, Figure]:
-        of_reference = perceptual.sharpness(reference)
+        of_reference = perceptual.sharpness(reference, work.weights)
         if not of_reference:
             raise ConfigurationError("the real samples have no detail at all, so there is nothing to divide by")
         value, real = perceptual.sharpness(drawn) / of_reference, perceptual.sharpness(level) / of_reference

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_diffaug.fidelity.of_run import measured_or_said
@@ -40,7 +41,8 @@ class FidelityReport(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not trainer.is_global_zero or not isinstance(data, DiffAugDataModule):
             return
-        found = measured_or_said(data, self.settings)
+        with torch.inference_mode(False), torch.enable_grad():  # classifiers are fitted, and this is within a test
+            found = measured_or_said(data, self.settings)
         if found is None:
             return
         folder = Path(trainer.default_root_dir if self._folder is None else self._folder)

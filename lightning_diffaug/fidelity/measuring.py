@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.fidelity import by_features, by_samples
 from lightning_diffaug.fidelity.result import Fidelity
@@ -41,7 +43,7 @@ def measure(
     half of the training data is the reference, and the other half is held out. Classifiers and feature networks are
     fitted on the reference alone, so that neither the synthetic samples nor those of the level were fitted on. Of
     synthetic and held-out samples equally many are drawn, of each class too, so that neither number nor class shares
-    are what differs. Global random states stay as they are.
+    are what differs; the reference is weighted to the same class shares. Global random states stay as they are.
 
     Args:
         real_train: The real training data.
@@ -63,7 +65,7 @@ def measure(
             )
         if samples is not None and len(samples) < LEAST:
             raise ConfigurationError(f"there are {len(samples)} {whose} samples, and no fewer than {LEAST} will do.")
-    with untouched_rng():
+    with untouched_rng(), torch.enable_grad():
         work = Work.of(real_train, synthetic, real_held_out, tuple(class_names), chosen)
         for step in _STEPS:
             step(work)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,12 @@ _BATCH = 256
 _FLOOR = 1e-10  # of power: images without any detail have a level too
 
 
-def radial_power(images: Tensor) -> Tensor:
+def radial_power(images: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean power of images at each frequency, whatever its direction.
 
     Args:
         images: float32 (n, C, H, W), at least 4×4; their mean is taken off.
+        weights: Share of each image, (n,), of sum 1; None: all alike.
 
     Returns:
         float64 (min(H, W) // 2,): power at 1, 2, … periods along the shorter side.
@@ -32,10 +35,10 @@ def radial_power(images: Tensor) -> Tensor:
     kept = (ring >= 1) & (ring <= highest)
     ring = ring[kept] - 1
     total = torch.zeros(highest, dtype=torch.float64)
-    for part in torch.split(images, _BATCH):
-        power = torch.fft.fft2(part.double(), norm="ortho").abs().square().mean(1).sum(0)
-        total.index_add_(0, ring, power.flatten()[kept])
-    return total / (torch.bincount(ring, minlength=highest) * len(images))
+    for part, share in _batches(images, weights):
+        power = torch.fft.fft2(part.double(), norm="ortho").abs().square().mean(1)
+        total.index_add_(0, ring, (share @ power.flatten(1))[kept])
+    return total / torch.bincount(ring, minlength=highest)
 
 
 def spectrum_distance(first: Tensor, second: Tensor) -> float:
@@ -44,23 +47,31 @@ def spectrum_distance(first: Tensor, second: Tensor) -> float:
     return float((levels[0] - levels[1]).square().mean().sqrt())
 
 
-def sharpness(images: Tensor) -> float:
+def sharpness(images: Tensor, weights: Tensor | None = None) -> float:
     """Mean over images of the variance of their Laplacian (Pech-Pacheco et al. 2000), borders left out.
 
     Args:
         images: float32 (n, C, H, W), at least 4×4.
+        weights: Share of each image, (n,), of sum 1; None: all alike.
 
     Raises:
         ConfigurationError: They are no such images, or not finite.
     """
     _check(images)
     total = 0.0
-    for part in torch.split(images, _BATCH):
+    for part, share in _batches(images, weights):
         x = part.double()
         inner = x[..., 1:-1, 1:-1]
         sides = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
-        total += float((sides - 4.0 * inner).flatten(2).var(2).mean(1).sum())
-    return total / len(images)
+        total += float(share @ (sides - 4.0 * inner).flatten(2).var(2).mean(1))
+    return total
+
+
+def _batches(images: Tensor, weights: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images with their shares, some at a time."""
+    n = len(images)
+    shares = torch.full((n,), 1.0 / n, dtype=torch.float64) if weights is None else weights.double() / weights.sum()
+    return zip(torch.split(images, _BATCH), torch.split(shares, _BATCH), strict=True)
 
 
 def _check(images: Tensor) -> None:

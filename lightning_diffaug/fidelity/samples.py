@@ -97,6 +97,24 @@ def drawn_alike(first: Samples, second: Samples, most: int, seed: int) -> tuple[
     return _of_classes(first, counts, seed), _of_classes(second, counts, seed)
 
 
+def weights_alike(samples: Samples, other: Samples) -> Tensor | None:
+    """Shares of samples by which their classes are as frequent as others' are, float64 (n,) of sum 1.
+
+    Returns:
+        None where they are so already, where one has no labels, or where they have no class in common. Samples of a
+        class that the others do not have count nothing.
+    """
+    if samples.labels is None or other.labels is None:
+        return None
+    classes = 1 + int(torch.cat((samples.labels, other.labels)).max())
+    own, wanted = (torch.bincount(one, minlength=classes).double() for one in (samples.labels, other.labels))
+    wanted = torch.where(own > 0, wanted, 0.0)
+    if not wanted.any() or torch.allclose(own / own.sum(), wanted / wanted.sum(), rtol=1e-9, atol=0.0):
+        return None
+    weights = (wanted / own)[samples.labels]
+    return weights / weights.sum()
+
+
 def _of_classes(samples: Samples, counts: Tensor, seed: int) -> Samples:
     assert samples.labels is not None
     order = _shuffled(len(samples), seed)

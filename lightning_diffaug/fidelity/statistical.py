@@ -14,18 +14,29 @@ from lightning_diffaug.fidelity.pairs import blocks, centred, checked, neighbour
 _ROWS = 4096  # of a matrix that are read at a time
 
 
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased covariance of a matrix (n, d), n at least 2: float64 (d,) and (d, d)."""
+def moments(features: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased covariance of a matrix (n, d), n at least 2: float64 (d,) and (d, d).
+
+    Args:
+        features: The matrix.
+        weights: Share of each row, float64 (n,), of sum 1; None: all alike.
+    """
     n, d = features.shape
-    mean = sum((part.double().sum(0) for part in torch.split(features, _ROWS)), torch.zeros(d, dtype=torch.float64)) / n
-    scatter = torch.zeros(d, d, dtype=torch.float64)
-    for part in torch.split(features, _ROWS):
+    shares = _shares(n, weights)
+    mean, scatter = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
+    for part, share in zip(torch.split(features, _ROWS), torch.split(shares, _ROWS), strict=True):
+        mean.addmv_(part.double().T, share)
+    for part, share in zip(torch.split(features, _ROWS), torch.split(shares, _ROWS), strict=True):
         apart = part.double() - mean
-        scatter.addmm_(apart.T, apart)
-    return mean, scatter / (n - 1)
+        scatter.addmm_(apart.T * share, apart)
+    return mean, scatter / (1.0 - float(shares.square().sum()))
 
 
-def frechet_distance(first: Tensor, second: Tensor) -> float:
+def _shares(n: int, weights: Tensor | None) -> Tensor:
+    return torch.full((n,), 1.0 / n, dtype=torch.float64) if weights is None else weights.double() / weights.sum()
+
+
+def frechet_distance(first: Tensor, second: Tensor, weights: Tensor | None = None) -> float:
     """Fréchet distance of the normal distributions with the means and covariances of two sets (Heusel et al. 2017).
 
     It falls with the number of samples even where the distributions are the same (Chong & Forsyth 2020), so compare
@@ -34,6 +45,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     Args:
         first: Features (n, d), n at least 2; fewer rows than dimensions will do.
         second: (m, d), likewise.
+        weights: Share of each row of the first, (n,), of sum 1; None: all alike.
 
     Returns:
         The distance, at least 0: ``|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½)``.
@@ -41,10 +53,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     Raises:
         ConfigurationError: A feature is not finite, or a set has fewer than two rows.
     """
-    (mean, covariance), (other_mean, other_covariance) = (
-        moments(_several(checked(features, whose), whose))
-        for features, whose in ((first, "the first set"), (second, "the second set"))
-    )
+    mean, covariance = moments(_several(checked(first, "the first set"), "the first set"), weights)
+    other_mean, other_covariance = moments(_several(checked(second, "the second set"), "the second set"))
     # Σ₁ Σ₂ has the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, which stay real where covariances have no full rank
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
@@ -67,7 +77,14 @@ class KernelDistance:
     standard_error: float | None
 
 
-def kernel_distance(first: Tensor, second: Tensor, degree: int = 3, coefficient: float = 1.0) -> KernelDistance:
+def kernel_distance(
+    first: Tensor,
+    second: Tensor,
+    weights: Tensor | None = None,
+    strata: Tensor | None = None,
+    degree: int = 3,
+    coefficient: float = 1.0,
+) -> KernelDistance:
     """Kernel inception distance (Bińkowski et al. 2018): the unbiased squared MMD with the kernel (x·y / d + c)^degree.
 
     It is the estimate from all pairs: the mean of what all subsets of a size give, of which implementations with
@@ -77,6 +94,9 @@ def kernel_distance(first: Tensor, second: Tensor, degree: int = 3, coefficient:
     Args:
         first: Features (n, d), n at least 2.
         second: (m, d), likewise.
+        weights: Share of each row of the first, (n,), of sum 1; None: all alike.
+        strata: With weights, the class of each row, int64 (n,), by which these were chosen: a row's pair with itself,
+            which the estimate leaves out, is then made up for by its pairs with others of its class.
         degree: Of the polynomial.
         coefficient: Its c.
 
@@ -85,30 +105,51 @@ def kernel_distance(first: Tensor, second: Tensor, degree: int = 3, coefficient:
     """
     x = _several(checked(first, "the first set"), "the first set")
     y = _several(checked(second, "the second set"), "the second set")
-    n, m = len(x), len(y)
-    within_x, _ = _kernel_sums(x, None, degree, coefficient)
-    within_y, _ = _kernel_sums(y, None, degree, coefficient)
-    by_x, by_y = _kernel_sums(x, y, degree, coefficient)
-    xx, yy, xy = float(within_x.sum()), float(within_y.sum()), float(by_x.sum())
-    value = xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
-    if min(n, m) < 3:
+    w, v = _shares(len(x), weights), _shares(len(y), None)
+    within_x, _ = _kernel_means(x, None, w, w, degree, coefficient)
+    within_y, _ = _kernel_means(y, None, v, v, degree, coefficient)
+    by_x, by_y = _kernel_means(x, y, w, v, degree, coefficient)
+    xx, yy, xy = float(w @ within_x), float(v @ within_y), float(w @ by_x)
+    xx_mean, yy_mean = xx / (1 - float(w @ w)), yy / (1 - float(v @ v))
+    if weights is not None and strata is not None:
+        xx_mean = xx + float(w.square() @ _among_equals(x, strata, within_x / (1 - w), degree, coefficient))
+    value = xx_mean + yy_mean - 2 * xy
+    if min(len(x), len(y)) < 3:
         return KernelDistance(value, None)
-    without_x = (xx - 2 * within_x) / ((n - 1) * (n - 2)) + yy / (m * (m - 1)) - 2 * (xy - by_x) / ((n - 1) * m)
-    without_y = xx / (n * (n - 1)) + (yy - 2 * within_y) / ((m - 1) * (m - 2)) - 2 * (xy - by_y) / (n * (m - 1))
+    without_x = _without(xx, within_x, w) + yy_mean - 2 * (xy - w * by_x) / (1 - w)
+    without_y = xx_mean + _without(yy, within_y, v) - 2 * (xy - v * by_y) / (1 - v)
     variance = sum((len(one) - 1) * float(one.var(correction=0)) for one in (without_x, without_y))
     return KernelDistance(value, math.sqrt(variance))
 
 
-def _kernel_sums(x: Tensor, y: Tensor | None, degree: int, coefficient: float) -> tuple[Tensor, Tensor]:
-    """Sums of the kernel over the columns, (n,), and over the rows, (m,); of x with itself without the diagonal."""
+def _among_equals(x: Tensor, strata: Tensor, alone: Tensor, degree: int, coefficient: float) -> Tensor:
+    """Mean of the kernel over the other rows of a row's class, (n,); `alone` where it has none."""
+    found = alone.clone()
+    for stratum in torch.unique(strata).tolist():
+        rows = (strata == stratum).nonzero()[:, 0]
+        if len(rows) > 1:
+            share = torch.full((len(rows),), 1.0 / (len(rows) - 1), dtype=torch.float64)
+            found[rows] = _kernel_means(x[rows], None, share, share, degree, coefficient)[0]
+    return found
+
+
+def _without(total: float, means: Tensor, w: Tensor) -> Tensor:
+    """Mean of the kernel over the pairs that are left when each row is left out, (n,)."""
+    return (total - 2 * w * means) / ((1 - w).square() - (w @ w) + w.square())
+
+
+def _kernel_means(
+    x: Tensor, y: Tensor | None, w: Tensor, v: Tensor, degree: int, coefficient: float
+) -> tuple[Tensor, Tensor]:
+    """Weighted sums of the kernel over columns, (n,), and over rows, (m,); of x with itself without the diagonal."""
     other = x if y is None else y
     of_rows, of_columns = torch.empty(len(x), dtype=torch.float64), torch.zeros(len(other), dtype=torch.float64)
     for rows in blocks(len(x), max(len(other), x.shape[1])):
         part = (x[rows].double() @ other.T.double() / x.shape[1] + coefficient).pow_(degree)
         if y is None:
             part[torch.arange(len(part)), torch.arange(rows.start, rows.stop)] = 0.0
-        of_rows[rows] = part.sum(1)
-        of_columns += part.sum(0)
+        of_rows[rows] = part @ v
+        of_columns += part.T @ w[rows]
     return of_rows, of_columns
 
 
@@ -133,7 +174,7 @@ IMPROVED_K, NAEEM_K = 3, 5
 """Neighbours that reach goes to: of precision and recall, and of density and coverage; as in the papers."""
 
 
-def coverage_of(real: Tensor, samples: Tensor) -> Coverage:
+def coverage_of(real: Tensor, samples: Tensor, weights: Tensor | None = None) -> Coverage:
     """Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 
     A row's reach is its distance to its 3rd nearest neighbour in its own set (precision, recall), or its 5th (density,
@@ -142,6 +183,7 @@ def coverage_of(real: Tensor, samples: Tensor) -> Coverage:
     Args:
         real: Features (n, d), n at least 6.
         samples: (m, d), m at least 4.
+        weights: Share of each real row in recall and coverage, (n,), of sum 1; None: all alike.
 
     Raises:
         ConfigurationError: A feature is not finite, or there are fewer rows.
@@ -151,16 +193,17 @@ def coverage_of(real: Tensor, samples: Tensor) -> Coverage:
     x, y = centred(x, y)
     (reach, wide), (other_reach,) = neighbour_radii(x, (IMPROVED_K, NAEEM_K)), neighbour_radii(y, (IMPROVED_K,))
     inside = torch.zeros(len(y), dtype=torch.bool)
-    recalled = covered = times = 0
+    recalled, covered, times = torch.empty(len(x)), torch.empty(len(x)), 0
     for rows in blocks(len(x), len(y)):
         apart = squared_distances(x[rows], y)
         inside |= (apart <= reach[rows, None]).any(0)
-        recalled += int((apart <= other_reach).any(1).sum())
+        recalled[rows] = (apart <= other_reach).any(1).float()
         near = apart <= wide[rows, None]
         times += int(near.sum())
-        covered += int(near.any(1).sum())
-    n, m = len(x), len(y)
-    return Coverage(float(inside.double().mean()), recalled / n, times / (NAEEM_K * m), covered / n)
+        covered[rows] = near.any(1).float()
+    shares = _shares(len(x), weights)
+    recall, coverage = float(shares @ recalled.double()), float(shares @ covered.double())
+    return Coverage(float(inside.double().mean()), recall, times / (NAEEM_K * len(y)), coverage)
 
 
 def _several(features: Tensor, whose: str, least: int = 2) -> Tensor:

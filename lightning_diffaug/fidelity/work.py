@@ -13,7 +13,7 @@ from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.fidelity import semantic
 from lightning_diffaug.fidelity.features import feature_network
 from lightning_diffaug.fidelity.result import Figure
-from lightning_diffaug.fidelity.samples import Samples, drawn_alike, halves
+from lightning_diffaug.fidelity.samples import Samples, drawn_alike, halves, weights_alike
 from lightning_diffaug.fidelity.settings import FidelitySettings
 from lightning_diffaug.gates.classifier_fit import FittedClassifier
 
@@ -40,6 +40,8 @@ class Work:
         why_no_classifier: Why there is none.
         how_to_classify: `ClassifierSettings` by name.
         features: Of reference, drawn and level.
+        weights: Share of each reference sample, by which its classes are as frequent as among those drawn; None: they
+            are.
         measured: As in `Fidelity`, so far.
         absent: Likewise.
         per_class: Likewise.
@@ -61,6 +63,7 @@ class Work:
     why_no_classifier: str
     how_to_classify: dict[str, Any]
     features: tuple[Tensor, Tensor, Tensor]
+    weights: Tensor | None
     measured: dict[str, Figure] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     per_class: dict[str, dict[str, Figure]] = field(default_factory=dict)
@@ -101,6 +104,7 @@ class Work:
             network(drawn.values, "the synthetic samples"),
             network(level.values, "the held-out real samples"),
         )
+        weights = weights_alike(reference, drawn)
         real = [] if training.labels is None else torch.unique(training.labels).tolist()
         there = real if synthetic.labels is None else torch.unique(synthetic.labels).tolist()
         about = {
@@ -113,11 +117,12 @@ class Work:
             "synthetic_samples": len(synthetic),
             "compared_samples": len(drawn),
             "drawn_by_class": drawn.labels is not None and level.labels is not None,
+            "reference_weighted": weights is not None,
             "classes_absent": [names[c] for c in real if c not in there],
         }
         return cls(
             settings, training, reference, held, synthetic, drawn, level, held_out is None, names, real, len(whole),
-            classifier, why, how, features, about=about,
+            classifier, why, how, features, weights, about=about,
         )  # fmt: skip
 
     def add(self, names: Sequence[str], make: Callable[[], Mapping[str, Figure]]) -> None:
