@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 AUTO, CLASS, PIXELS, INCEPTION = "auto", "class", "pixels", "inception"
 _SIDE = 16  # positions along each axis to which pixels are averaged down
 _BATCH = 256
+_AT_299 = 16  # images that Inception, which enlarges them to 299 by 299, sees at a time
 _AVERAGED: dict[int, Callable[[Tensor, Any], Tensor]] = {4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}
 _WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # as torch-fidelity names what it keeps
 _FROM = "https://github.com/toshas/torch-fidelity/releases (file weights-inception-2015-12-05-6726825d.pth)"
@@ -111,12 +113,30 @@ def _inception(file: Path) -> Callable[[Tensor], Tensor]:
             "features=inception is torch-fidelity's network, which is not installed: pip install torch-fidelity, or "
             "set features to class."
         ) from error
-    network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
+    with tempfile.TemporaryDirectory() as folder:
+        # its constructor would run code that a file holds: it gets a copy of the tensors alone
+        copy = Path(folder) / "weights.pth"
+        torch.save(_tensors(file), copy)
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(copy))
 
     def encode(x: Tensor) -> Tensor:
-        levels = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+        levels = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
         with torch.inference_mode():
-            (found,) = network(levels.expand(-1, 3, -1, -1))
-        return torch.as_tensor(found).clone()
+            found = [network(part)[0] for part in torch.split(levels, _AT_299)]
+        return torch.cat(found).clone()
 
     return encode
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise ConfigurationError(
+            f"features=inception: {file} is no file of tensors ({str(error).splitlines()[0]}). Fetch it anew, from "
+            f"{_FROM}, and set features to {{inception: <file>}}."
+        ) from error

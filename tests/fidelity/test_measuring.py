@@ -14,7 +14,7 @@ from tiny_clip import coloured
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.fidelity import Fidelity, FidelitySettings, Samples, measure
-from lightning_diffaug.fidelity.features import FeatureNetwork, feature_network
+from lightning_diffaug.fidelity.features import FeatureNetwork, _tensors, feature_network
 from lightning_diffaug.fidelity.result import METRICS
 from lightning_diffaug.fidelity.samples import drawn_alike, halves, weights_alike
 
@@ -248,6 +248,43 @@ def test_inception_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.Monkey
     for setting in ("inception", {"inception": str(tmp_path / "weights.pth")}):
         with pytest.raises(ConfigurationError, match=r"torch-fidelity/releases.*\{inception: <file>\}"):
             feature_network(setting, None, "cpu")
+
+
+class Runs:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_weights_of_inception_run_no_code(tmp_path: Path) -> None:
+    torch.save({"weight": Runs(tmp_path / "ran")}, tmp_path / "weights.pth")
+    with pytest.raises(ConfigurationError, match="no file of tensors"):
+        _tensors(tmp_path / "weights.pth")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"weight": torch.ones(2)}, tmp_path / "weights.pth")
+    assert torch.equal(_tensors(tmp_path / "weights.pth")["weight"], torch.ones(2))
+
+
+def test_features_of_inception(tmp_path: Path) -> None:
+    """With weights of chance, as torch-fidelity's own network gives them."""
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    with torch.random.fork_rng(devices=[]):
+        module.load_state_dict_from_url, kept = lambda *_, **__: {}, module.load_state_dict_from_url
+        load, torch.nn.Module.load_state_dict = torch.nn.Module.load_state_dict, lambda *_: None  # type: ignore
+        try:
+            network = module.FeatureExtractorInceptionV3("inception", ["2048"])
+        finally:
+            module.load_state_dict_from_url, torch.nn.Module.load_state_dict = kept, load  # type: ignore
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    x = plain(2, 0, None).values
+    found = feature_network({"inception": str(tmp_path / "weights.pth")}, None, "cpu")(x, "samples")
+    (expected,) = network(((x + 1) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1))
+    assert found.shape == (2, 2048)
+    assert torch.allclose(found, expected)
 
 
 @pytest.mark.parametrize("setting", ["no.such.module", "/no/such/folder", {"wrong": 1}])
