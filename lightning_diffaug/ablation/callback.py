@@ -33,7 +33,7 @@ class SweepReport(Callback):
         # imported here: single runs need none of it
         from lightning.pytorch.utilities import rank_zero_only
 
-        from lightning_diffaug.ablation.report import write_report
+        from lightning_diffaug.ablation.report import PAGE, write_report
 
         if getattr(rank_zero_only, "rank", 0) != 0:
             return  # under DDP every rank goes through the sweep
@@ -43,6 +43,6 @@ class SweepReport(Callback):
         except Exception:
             log.exception("the report of the sweep in %s could not be written; its runs are whole", folder)
             return
-        print(f"\n{report.text}\nwritten to {report.folder}")
+        print(f"\n{report.text}\nwritten to {report.folder / PAGE}")
         if report.sweep.failures and not report.sweep.runs:
             raise SystemExit(f"every run of the sweep failed; {report.folder / 'failed.csv'} lists the reasons")

@@ -160,7 +160,8 @@ def _classes(findings: Findings) -> Drawing | None:
     ]
     more = ["as scored"]
     if counts:
-        more.append("in brackets: real training samples")
+        varies = any(low < high for low, high in counts.values())
+        more.append(f"in brackets: real training samples{', fewest-most over seeds' if varies else ''}")
     if len(names) > len(shown):
         more.append(f"the {len(shown)} classes of {len(names)} with the fewest of them")
     interval = "mean and 95% bootstrap interval over seeds and test samples" if whole else _INTERVAL

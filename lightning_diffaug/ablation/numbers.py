@@ -23,7 +23,7 @@ def points(difference: Difference | None, small: str = "") -> Cell:
     if difference is None:
         return Cell(NONE)
     half = difference.half_width
-    text = f"{100 * difference.mean:+.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+    text = f"{_no_zero(100 * difference.mean):+.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
     return Cell(text, small, difference.mean, strong=difference.above or difference.below)
 
 
@@ -38,8 +38,13 @@ def compared(comparison: Comparison | None) -> Cell:
     elif difference.p is not None:
         said.append(f"p\u00a0{p_value(difference.p)}\u00a0(alone)")
     if difference.effect is not None:
-        said.append(f"d\u00a0{difference.effect:.1f}")
+        said.append(f"d\u00a0{_no_zero(difference.effect):.1f}")
     return points(difference, ", ".join([*said, f"n\u00a0{difference.n}"]))
+
+
+def _no_zero(value: float) -> float:
+    """Rounded to what is shown, without the sign of a zero."""
+    return round(value, 1) + 0.0
 
 
 def p_value(p: float) -> str:
