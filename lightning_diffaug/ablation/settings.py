@@ -17,7 +17,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: See above.
     """
-    equal, limit = settings["equal"], settings["equal_time_limit"]
+    equal, limit, seeds = settings["equal"], settings["equal_time_limit"], settings["fidelity_seeds"]
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0:
+        raise ConfigurationError(
+            f"ablation.fidelity_seeds={seeds!r} is no whole number from 0: of so many seeds synthetic samples are "
+            "measured. Set ablation.fidelity_seeds to e.g. 1, or to 0 for none."
+        )
     if equal not in (None, *EQUAL):
         raise ConfigurationError(
             f"ablation.equal={equal!r} is none of {', '.join(EQUAL)}: it is what all arms have in common. Set "

@@ -77,6 +77,7 @@ class _Ablation:
         self._launcher = sweeper.launcher
         self._asked = _Asked.of(OverridesParser.create(config_loader=self._loader).parse_overrides(list(arguments)))
         self._arguments = list(arguments)
+        self._measured: set[str] = set()  # arms with synthetic samples
         self.folder = Path(self._config.hydra.sweep.dir)
         self._done = 0
         self._results: list[Any] = []
@@ -149,6 +150,11 @@ class _Ablation:
         own = [f"ablation.own=[{','.join(job.own)}]"] if job.own else []
         return [*whole, *job.overrides, *own]
 
+    def _measures(self, job: Job) -> bool:
+        """Whether the fidelity of what a job was trained on is measured."""
+        seeds = self._asked.swept.get(SEED, [job.seed])[: self._config.ablation.fidelity_seeds]
+        return job.seed in seeds and job.arm in self._measured and "callbacks" not in self._asked.fixed
+
     def _composed(self, job: Job) -> DictConfig:
         composed: DictConfig = self._loader.load_sweep_config(self._config, self._overrides(job))
         devices, strategy = composed.trainer.get("devices", 1), str(composed.trainer.get("strategy", ""))
@@ -169,7 +175,10 @@ class _Ablation:
         of_arms: dict[str, str] = {}
         for job in every:
             if job.arm not in of_arms:
-                of_arms[job.arm] = arm_folder(job.arm, self._composed(job))
+                composed = self._composed(job)
+                of_arms[job.arm] = arm_folder(job.arm, composed)
+                if composed.data.synthetic_fraction != 0:
+                    self._measured.add(job.arm)
         return {job: f"{of_arms[job.arm]}/seed-{job.seed}" for job in every}
 
     # -- running
@@ -178,7 +187,14 @@ class _Ablation:
         left = [job for job in every if not is_finished(self.folder / folders[job])]
         if len(left) < len(every):
             log.info("%d of %d runs are finished already and are not run again", len(every) - len(left), len(every))
-        batch = [[*self._overrides(job), f"hydra.sweep.subdir='{folders[job]}'"] for job in left]
+        batch = [
+            [
+                *(["callbacks=fidelity"] if self._measures(job) else []),
+                *self._overrides(job),
+                f"hydra.sweep.subdir='{folders[job]}'",
+            ]
+            for job in left
+        ]
         if batch:
             self._results += self._launcher.launch(batch, initial_job_idx=self._done)
             self._done += len(batch)
