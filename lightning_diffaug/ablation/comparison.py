@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_diffaug.ablation.choice import is_corrected
 from lightning_diffaug.ablation.metric import CORRECTED, chosen_metric
-from lightning_diffaug.ablation.runs import Sweep
+from lightning_diffaug.ablation.runs import BASELINE, Sweep
 from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, Estimate, holm, paired_difference
 from lightning_diffaug.ablation.summary import ArmSummary
 from lightning_diffaug.ablation.verdict import judge_each
@@ -155,12 +155,16 @@ def _p(one: ArmSummary, other: ArmSummary, key: str) -> float | None:
 
 
 def _notes(sweep: Sweep, arms: Sequence[ArmSummary]) -> str:
-    steps = sorted({run.steps for run in sweep.runs})
+    rule = next((run.equal for run in sweep.runs if run.role != BASELINE), None)
+    timed = sorted({run.arm for run in sweep.runs if rule not in (None, run.equal)})
+    steps = sorted({run.steps for run in sweep.runs if run.arm not in timed})
     notes = [
-        f"Optimiser steps are equal: {steps[0]:.10g} in every run."
+        f"Optimiser steps are equal: {steps[0]:.10g} in every run{' but those named next' if timed else ''}."
         if len(steps) == 1
         else f"Optimiser steps are NOT equal ({steps[0]:.10g} to {steps[-1]:.10g}): who trains longer has an advantage."
     ]
+    if timed:
+        notes.append(f"Trained by another rule, beside the others: {', '.join(timed)}.")
     few = [a.arm for a in arms if a.runs < MIN_FOR_INTERVAL]
     if few:
         notes.append(f"Fewer than {MIN_FOR_INTERVAL} seeds, so no interval and no conclusion: {', '.join(few)}.")
