@@ -37,9 +37,8 @@ class Predictions(Callback):
     def write(self, folder: Path) -> None:
         """Writes what is kept to ``predictions.safetensors``: ``val_logits``, ``val_target``, and so of the test."""
         found = {part: kept for part in self._parts if (kept := self.of(part)) is not None}
-        tensors = {
-            f"{part}_{name}": t for part, kept in found.items() for name, t in zip((LOGITS, TARGET), kept, strict=True)
-        }
+        tensors = {f"{part}_{LOGITS}": logits for part, (logits, _) in found.items()}
+        tensors |= {f"{part}_{TARGET}": target for part, (_, target) in found.items()}
         if tensors:
             save_file(tensors, folder / FILE)
 
