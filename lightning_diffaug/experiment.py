@@ -104,7 +104,7 @@ def _build(cfg: DictConfig) -> Parts:
     real.prepare_data()
     real.setup("fit")
     if cfg.ablation.equal == "steps":
-        _limit_steps(trainer, real)
+        _limit_steps(trainer, real, cfg.data.epoch_length)
     model = _make(
         cfg.model,
         num_classes=real.num_classes,
@@ -116,14 +116,16 @@ def _build(cfg: DictConfig) -> Parts:
     return Parts(real, data, model, trainer)
 
 
-def _limit_steps(trainer: Any, real: Any) -> None:
+def _limit_steps(trainer: Any, real: Any, epoch_length: int | None) -> None:
     """As many steps for every arm as real data alone take in ``trainer.max_epochs``, however long its epochs are."""
     if trainer.max_epochs is None or trainer.max_epochs < 1:
         raise ConfigurationError(
             f"ablation.equal=steps: as many steps as real data take in trainer.max_epochs={trainer.max_epochs}, which "
             "is no number of epochs. Set trainer.max_epochs to one, or ablation.equal=epochs."
         )
-    trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * len(real.train_dataloader())
+    # of a stream only the setting says how long an epoch is
+    batches = len(real.train_dataloader()) if epoch_length is None else -(-epoch_length // real.batch_size)
+    trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * batches
     trainer.fit_loop.max_epochs = -1
 
 
