@@ -48,7 +48,7 @@ class ClassifierSettings:
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
-            "steps": (1, 10**7), "batch_size": (2, 10**5), "lr": (1e-9, 10.0), "weight_decay": (0.0, 10.0),
+            "steps": (3, 10**7), "batch_size": (2, 10**5), "lr": (1e-9, 10.0), "weight_decay": (0.0, 10.0),
             "width": (1, 4096), "size": (4, 4096), "augment_p": (0.0, 1.0), "hold_out": (0.0, 0.5),
             "seed": (0, 2**63 - 1),
         }  # fmt: skip

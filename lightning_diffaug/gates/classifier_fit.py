@@ -161,8 +161,9 @@ def _train(
     rng = torch.Generator().manual_seed(settings.seed)
     draws, augment = _balanced(labels, rows), RandomAffine(settings.augment_p)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    rise = max(0.1, 2 / settings.steps)  # a warm-up of one step divides by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=settings.steps, pct_start=0.1, cycle_momentum=False
+        optimizer, settings.lr, total_steps=settings.steps, pct_start=rise, cycle_momentum=False
     )
     network.train()
     for step in range(settings.steps):
