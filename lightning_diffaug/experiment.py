@@ -193,9 +193,15 @@ def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
             cfg.ckpt_path, trainer.current_epoch, trainer.max_epochs,
         )  # fmt: skip
     steps = parts.trainer.global_step
-    (validated,) = trainer.validate(parts.model, parts.data, verbose=False)
+    validated = trainer.validate(parts.model, parts.data, verbose=False)  # [] with trainer.limit_val_batches=0
     (tested,) = trainer.test(parts.model, parts.data, verbose=False)
-    figures = {**validated, **tested, **parts.data.figures(), **parts.data.costs(), **parts.data.audit()}
+    figures = {
+        **(validated[0] if validated else {}),
+        **tested,
+        **parts.data.figures(),
+        **parts.data.costs(),
+        **parts.data.audit(),
+    }
     figures |= _of_predictions(predictions, parts.real)
     seconds = started[-1] - started[0] if len(started) > 1 else 0.0
     figures |= {

@@ -33,7 +33,7 @@ SMALL = [
     "+trainer.limit_val_batches=0", "+trainer.enable_progress_bar=false",
 ]  # fmt: skip
 FIT = {"steps": 2, "channels": [8, 8]}
-OWN = {name: ["+gates.class.fit.steps=2", "++gates.class.top_k=10"] for name in ("gif", "saspa")}
+OWN = {name: ["+gates.class.fit.steps=3", "++gates.class.top_k=10"] for name in ("gif", "saspa")}
 
 
 def _config(name: str, root: Path, cache: Path) -> DictConfig:
