@@ -211,7 +211,7 @@ def test_classes_are_drawn_alike_so_that_a_rare_one_is_known(tmp_path: Path) -> 
 
 
 def test_a_few_samples_of_each_class_are_enough_for_a_fit(tmp_path: Path) -> None:
-    FittedClassifier({"steps": 2}).fit(training(12), tmp_path, lambda step, total: None)
+    FittedClassifier({"steps": 3}).fit(training(12), tmp_path, lambda step, total: None)
     FittedClassifier().load(tmp_path)
 
 

@@ -131,7 +131,7 @@ def test_a_model_that_a_gate_asks_keeps_out_of_the_trainers_way(tmp_path: Path) 
 
 
 def test_its_folder_holds_weights_and_no_pickle(tmp_path: Path) -> None:
-    job = job_for(Mistaken(), tmp_path, **_job(tmp_path, **{"class": {"fit": {**FIT, "steps": 2}}}))
+    job = job_for(Mistaken(), tmp_path, **_job(tmp_path, **{"class": {"fit": {**FIT, "steps": 3}}}))
     weights, _ = job.fit_gates(job.make_gates(), lambda step, total: None)
     assert [one is not None for one in weights] == [gate["_target_"].endswith("RightClass") for gate in job.gates]
     (folder,) = [path.parent for path in (tmp_path / "generators").glob("*/classifier.safetensors")]
