@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -125,7 +126,10 @@ def _limit_steps(trainer: Any, real: Any, epoch_length: int | None) -> None:
         )
     # of a stream only the setting says how long an epoch is
     batches = len(real.train_dataloader()) if epoch_length is None else -(-epoch_length // real.batch_size)
-    trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * batches
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = -(-batches // (trainer.accumulate_grad_batches * trainer.world_size))
+    trainer.fit_loop.epoch_loop.max_steps = trainer.max_epochs * steps
     trainer.fit_loop.max_epochs = -1
 
 
@@ -190,10 +194,11 @@ def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
         log.warning(
             "nothing was left to train: %s is of a run that reached epoch %d, and trainer.max_epochs=%s. The figures "
             "of training are the checkpoint's. Set trainer.max_epochs higher to go on.",
-            cfg.ckpt_path, trainer.current_epoch, trainer.max_epochs,
+            cfg.ckpt_path, trainer.current_epoch, cfg.trainer.max_epochs,
         )  # fmt: skip
     steps = parts.trainer.global_step
     validated = trainer.validate(parts.model, parts.data, verbose=False)  # [] with trainer.limit_val_batches=0
+    evaluations = _count_evaluation(folder, trainer.is_global_zero)
     (tested,) = trainer.test(parts.model, parts.data, verbose=False)
     figures = {
         **(validated[0] if validated else {}),
@@ -207,7 +212,7 @@ def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
     figures |= {
         "train/steps": float(steps),
         "train/seconds": max(seconds - figures["train/wait_seconds"], 0.0),
-        "test/evaluations": float(predictions.tests),
+        "test/evaluations": float(evaluations),
     }
     if parts.trainer.is_global_zero:
         predictions.write(folder)
@@ -220,6 +225,15 @@ def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
         else:
             print_table(figures, folder, None if pool is None or not pool.folder.is_dir() else pool.folder)
     return figures
+
+
+def _count_evaluation(folder: Path, leads: bool) -> int:
+    """How often the test set is scored in a run's folder with this time: a run that failed behind it is run again."""
+    path = folder / "evaluations.json"
+    count = 1 + (int(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else 0)
+    if leads:
+        path.write_text(json.dumps(count), encoding="utf-8")
+    return count
 
 
 def _of_predictions(predictions: Predictions, real: Any) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,10 @@ _TABLE = (
 def write_metrics(figures: Mapping[str, float], folder: Path) -> Path:
     """Writes ``metrics.json``, whole or not at all: one flat object, keys as logged."""
     path, part = folder / "metrics.json", folder / ".metrics.json"
-    part.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n", encoding="utf-8")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
     return path
 

@@ -88,5 +88,8 @@ def _longer(
 
 
 def _seconds(runs: Sequence[Run]) -> float:
+    """Median over runs; 0 where it is not known, as of samples whose pool went with the run."""
     keys = ("train/seconds", "cost/generator_seconds", "cost/fit_seconds")
-    return median(sum(float(run.metrics.get(key, 0.0)) for key in keys) for run in runs)
+    if not all(key in run.metrics for run in runs for key in keys):
+        return 0.0
+    return median(sum(float(run.metrics[key]) for key in keys) for run in runs)

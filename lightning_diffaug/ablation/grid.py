@@ -51,7 +51,9 @@ def as_override(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # the grammar takes a backslash for itself, but for those before a quote
+    text = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
+    return "'" + re.sub(r"\\+$", lambda found: found[0] * 2, text) + "'"
 
 
 def jobs(
@@ -76,11 +78,25 @@ def jobs(
         found.setdefault(key, []).append(job)
     order = [tuple(values) for values in itertools.product(*outer.values())]
     ranked = {key: rank for rank, key in enumerate(order)}
-    unique: dict[tuple[str, str], Job] = {}
-    for key in sorted(found, key=lambda key: ranked.get(key, len(order))):
-        for job in sorted(found[key], key=lambda job: -job.wants):
-            unique.setdefault((job.arm, job.seed), job)
-    return list(unique.values())
+    ordered = [
+        job
+        for key in sorted(found, key=lambda key: ranked.get(key, len(order)))
+        for job in sorted(found[key], key=lambda job: -job.wants)
+    ]
+    _check_names(ordered)
+    return list(dict.fromkeys(ordered))
+
+
+def _check_names(every: Sequence[Job]) -> None:
+    """Refuses two arms under one name: one would be lost among the seeds of the other."""
+    named: dict[tuple[str, str], Job] = {}
+    for job in every:
+        if named.setdefault((job.arm, job.seed), job) != job:
+            raise ConfigurationError(
+                f"ablation.arms holds two arms of the name {job.arm!r} with other settings: "
+                f"{' '.join(named[job.arm, job.seed].overrides)}, and {' '.join(job.overrides)}. Give one a name: "
+                "{arm: …, name: …}."
+            )
 
 
 def _entry(arm: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _NOT_EXTRA = ("seed", "arm", "arm_name")
 _FRACTION = "data.synthetic_fraction"
 # Overrides with these first parts make another task, not another arm of one; augmentation and loss are the arm's.
 _OF_THE_TASK = ("real", "model", "trainer", "threads")
-_OF_THE_ARM = ("real.augment", "model.mixing", "model.loss", "model.logit_adjustment_tau")
+OF_THE_ARM = ("real.augment", "model.mixing", "model.remix", "model.loss", "model.logit_adjustment_tau")
 BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC = "baseline", "control", "other_generator", "synthetic"
 ROLES = (BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC)
 
@@ -135,7 +135,7 @@ class _Job:
     @property
     def own(self) -> tuple[str, ...]:
         """Overrides that are part of the arm's name."""
-        return (*(self.ablation.get("own") or ()), "ablation.own")
+        return tuple(self.ablation.get("own") or ())
 
     @property
     def ablation(self) -> Mapping[str, Any]:
@@ -156,6 +156,9 @@ def read_sweep(folder: Path) -> Sweep:
     failures: list[Failure] = []
     for job_folder in _listed(folder) or _job_folders(folder):
         name = str(job_folder.relative_to(folder))
+        if not job_folder.is_dir():
+            failures.append(Failure(name, (), "has not been run: the sweep was stopped before it"))
+            continue
         overrides = _overrides(job_folder)
         try:
             if (job_folder / FAILED).exists():
@@ -169,12 +172,12 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The folders that ``jobs.json`` lists and that are there, in its order; [] where there is none."""
+    """The folders that ``jobs.json`` lists, in its order; [] where there is none."""
     path = folder / JOBS
     if not path.is_file():
         return []
     listed = json.loads(path.read_text(encoding="utf-8"))["folders"]
-    return [folder / name for name in listed if (folder / name).is_dir()]
+    return [folder / name for name in listed]
 
 
 def _job_folders(folder: Path) -> list[Path]:
@@ -222,18 +225,16 @@ def _classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _named(jobs: Sequence[_Job]) -> tuple[Run, ...]:
-    own = {key for job in jobs for key in job.own}
-    differing = _differing({key: value for key, value in job.overrides.items() if key not in own} for job in jobs)
+    differing = _differing(jobs)
     # an arm without a fraction in its name is one that has no other fractions beside it
     of_fractions = {job.given_name for job in jobs if job.fraction > 0} - {None}
     return tuple(_run(job, differing, job.given_name in of_fractions) for job in jobs)
 
 
-def _differing(overrides: Iterable[Mapping[str, str]]) -> list[str]:
-    """Keys that have not the same value in all runs, in the order in which they come."""
-    given = list(overrides)
-    keys = dict.fromkeys(key for of_one in given for key in of_one)
-    return [key for key in keys if key not in _NOT_EXTRA and len({of_one.get(key) for of_one in given}) > 1]
+def _differing(jobs: Sequence[_Job]) -> list[str]:
+    """Keys of which the runs have several values, but for those runs whose name stands for the key; in order."""
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides if key not in (*_NOT_EXTRA, "ablation.own"))
+    return [key for key in keys if len({job.overrides.get(key) for job in jobs if key not in job.own}) > 1]
 
 
 def _run(job: _Job, differing: Sequence[str], of_fractions: bool) -> Run:
@@ -242,7 +243,11 @@ def _run(job: _Job, differing: Sequence[str], of_fractions: bool) -> Run:
     if job.fraction > 0 or of_fractions:
         arm += f"-{job.fraction:.10g}" if job.constant else f"-{_schedule(job)}"
     # else runs with other settings would pass for further seeds of one arm
-    extra = [key for key in differing if not (job.constant and key == _FRACTION) and key in job.overrides]
+    extra = [
+        key
+        for key in differing
+        if not (job.constant and key == _FRACTION) and key in job.overrides and key not in job.own
+    ]
     said = {key: f"{key}={job.overrides[key]}" for key in extra}
     behind = f" ({', '.join(said.values())})" if said else ""
     return Run(
@@ -268,4 +273,4 @@ def _schedule(job: _Job) -> str:
 
 
 def _makes_a_task(key: str) -> bool:
-    return key.split(".")[0] in _OF_THE_TASK and not key.startswith(_OF_THE_ARM)
+    return key.split(".")[0] in _OF_THE_TASK and not key.startswith(OF_THE_ARM)

@@ -16,17 +16,13 @@ LOGITS, TARGET = "logits", "target"
 
 
 class Predictions(Callback):
-    """Keeps the logits of the last validation and of the test, and counts how often the test set was scored.
+    """Keeps the logits of the last validation and of the test.
 
     For modules whose ``validation_step`` and ``test_step`` return ``{"logits": (n, C), "target": (n,)}``; of others
     nothing is kept.
-
-    Attributes:
-        tests: Passes over the test set so far.
     """
 
     def __init__(self) -> None:
-        self.tests = 0
         self._parts: dict[str, list[tuple[Tensor, Tensor]]] = {"val": [], "test": []}
 
     def of(self, part: str) -> tuple[Tensor, Tensor] | None:
@@ -49,9 +45,8 @@ class Predictions(Callback):
         self._parts["val"] = []
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts."""
+        """Only the last test is kept."""
         self._parts["test"] = []
-        self.tests += 1
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Keeps a batch."""
@@ -62,9 +57,12 @@ class Predictions(Callback):
         self._keep("test", pl_module, outputs)
 
     def _keep(self, part: str, module: LightningModule, outputs: Any) -> None:
-        if not (isinstance(outputs, Mapping) and LOGITS in outputs and TARGET in outputs):
+        if not isinstance(outputs, Mapping):
             return
-        logits, target = (module.all_gather(outputs[key].detach()) for key in (LOGITS, TARGET))
+        given = [x.detach() for key in (LOGITS, TARGET) if isinstance(x := outputs.get(key), Tensor)]
+        if [x.ndim for x in given] != [2, 1]:
+            return  # nothing, or of another task: many labels a sample, a class a pixel
+        logits, target = map(module.all_gather, given)
         assert isinstance(logits, Tensor)
         assert isinstance(target, Tensor)
         self._parts[part].append((logits.reshape(-1, logits.shape[-1]).float().cpu(), target.reshape(-1).cpu()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -226,14 +227,14 @@ class Job:
         return [weights for weights, _ in fits], sum(seconds for _, seconds in fits)
 
     def fit_seconds(self, generator: Any) -> float:
-        """Seconds that the fit of the generator took, whichever run fitted it; 0 where nothing is (or was) fitted."""
-        fit_name = self.fit_fingerprint(generator, self.generator)
-        if fit_name is None:
-            return 0.0
-        try:
-            return fit_seconds(fitted_folder(Path(self.cache_dir), fit_name))
-        except (OSError, ValueError, KeyError):  # not fitted, or not here any more
-            return 0.0
+        """Seconds that the fits of generator and gates took, whichever run fitted them; one that is not here counts 0."""
+        seconds = 0.0
+        for part, name in [(generator, self.generator), *zip(self.make_gates(), self.gates, strict=True)]:
+            fit_name = self.fit_fingerprint(part, name)
+            if fit_name is not None:
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    seconds += fit_seconds(fitted_folder(Path(self.cache_dir), fit_name))
+        return seconds
 
     def recipe(self, generator: Any, gates: Sequence[Gate] | None = None, pool: SyntheticPool | None = None) -> Recipe:
         """The recipe of slots with the generator at hand, which learns what the data are if it has ``bind``.

@@ -61,16 +61,22 @@ def test_an_override_of_the_sweep_does_not_reach_an_arm_that_says_otherwise() ->
     assert reaches("trainer.max_epochs", real)
 
 
+def test_two_arms_of_one_name_are_refused_and_one_listed_twice_is_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"ablation\.arms holds two arms.*name"):
+        expanded(["mixed", {"arm": "mixed", "data.reuse": 4}])
+    assert expanded(["mixed", "mixed"]) == expanded(["mixed"])
+
+
 @pytest.mark.parametrize("arms", [[], [3], [{"name": "x"}], [None]])
 def test_what_is_no_arm_is_said(arms: list[object]) -> None:
     with pytest.raises(ConfigurationError, match=r"ablation\.arms"):
         expanded(arms)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [0, 0.1, 1e-9, True, None, "plain", "two words", "it's", "a,b", "true", "null", "", [1, "a b"], {"a": [1, 2]}],
-)
+ODD = ("plain", "two words", "it's", "C:\\data\\x", "end\\", "\\'", "${seed}", "a,b", "a=b", "true", "null", "")
+
+
+@pytest.mark.parametrize("value", [0, 0.1, 1e-9, True, None, *ODD, [1, "a b"], {"a": [1, 2]}])
 def test_values_survive_the_grammar_of_overrides(value: object) -> None:
     (parsed,) = OverridesParser.create().parse_overrides([f"key={as_override(value)}"])
     assert not parsed.is_sweep_override()
