@@ -29,11 +29,13 @@ class Captions:
         of_all: Captions of samples of any class.
         by_class: Class → its captions.
         by_sample: Row of the training data → its captions.
+        lines: Class → the line of the file that names it first, where it has lines.
     """
 
     of_all: list[str] = field(default_factory=list)
     by_class: dict[str, list[str]] = field(default_factory=dict)
     by_sample: dict[int, list[str]] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def texts(given: object, key: str) -> str | list[str]:
@@ -68,6 +70,7 @@ def read_captions(path: str | Path, key: str) -> Captions:
         path: ``.csv`` with a column ``caption``, and ``label`` (the class) or ``index`` (row of the training data);
             ``.jsonl`` of objects with such keys, whose caption may be a list; ``.json``: a list of such objects or of
             captions, or class → captions; ``.txt``: one caption a line. ``{label}`` in a caption stands for the class.
+            UTF-8, with or without a byte order mark.
         key: The setting that names it, for errors.
 
     Raises:
@@ -76,19 +79,21 @@ def read_captions(path: str | Path, key: str) -> Captions:
     path = Path(path).expanduser()
     found = Captions()
     try:
-        text = path.read_text(encoding="utf-8")
-        for label, index, given in _entries(path.suffix, text):
+        text = path.read_text(encoding="utf-8-sig")
+        for label, index, given, line in _entries(path.suffix, text):
             captions = listed(given, "caption")
             if index is not None:
                 found.by_sample.setdefault(_row(index), []).extend(captions)
             elif label is not None:
                 found.by_class.setdefault(str(label), []).extend(captions)
+                if line is not None:
+                    found.lines.setdefault(str(label), line)
             else:
                 found.of_all.extend(captions)
         kinds = [kind for kind in (found.of_all, found.by_class, found.by_sample) if kind]
         if len(kinds) != 1:
             raise ValueError("captions of classes, of samples and of all are mixed" if kinds else "it holds none")
-    except (OSError, ValueError, KeyError, csv.Error, ConfigurationError) as error:
+    except (OSError, ValueError, csv.Error, ConfigurationError) as error:
         raise ConfigurationError(
             f"captions={str(path)!r} cannot be used ({type(error).__name__}: {error}). Set {key} to a .csv file with "
             "columns caption and label or index, a .jsonl file of such objects, a .json file of {class: [captions]}, "
@@ -97,30 +102,43 @@ def read_captions(path: str | Path, key: str) -> Captions:
     return found
 
 
-def _entries(suffix: str, text: str) -> Iterator[tuple[Any, Any, Any]]:
-    """Class, row and caption(s) of each entry of a file; None for what it does not say."""
+def _entries(suffix: str, text: str) -> Iterator[tuple[Any, Any, Any, int | None]]:
+    """Class, row, caption(s) and line of each entry of a file; None for what it does not say."""
     if suffix == ".txt":
-        yield from ((None, None, line.strip()) for line in text.splitlines() if line.strip())
+        yield from ((None, None, line.strip(), None) for line in text.splitlines() if line.strip())
     elif suffix == ".csv":
-        yield from (_entry(row) for row in csv.DictReader(io.StringIO(text)))
+        rows = csv.DictReader(io.StringIO(text))
+        _check_columns(rows.fieldnames or ())
+        yield from ((*_entry(row), rows.line_num) for row in rows)
     elif suffix == ".jsonl":
-        yield from (_entry(json.loads(line)) for line in text.splitlines() if line.strip())
+        lines = enumerate(text.splitlines(), start=1)
+        yield from ((*_entry(json.loads(line)), number) for number, line in lines if line.strip())
     elif suffix == ".json":
         given = json.loads(text)
         if isinstance(given, Mapping):
-            yield from ((label, None, captions) for label, captions in given.items())
+            yield from ((label, None, captions, None) for label, captions in given.items())
         elif isinstance(given, list):
-            yield from (_entry(one) if isinstance(one, Mapping) else (None, None, one) for one in given)
+            entries = (_entry(one) if isinstance(one, Mapping) else (None, None, one) for one in given)
+            yield from ((*entry, None) for entry in entries)
         else:
             raise ValueError("it holds neither a mapping nor a list")
     else:
         raise ValueError("it ends in none of .csv, .jsonl, .json, .txt")
 
 
+def _check_columns(columns: Sequence[str]) -> None:
+    """Refuses a table of which nothing says whose captions it holds: they would be everybody's."""
+    if columns and ("caption" not in columns or not {"label", "index"} & set(columns)):
+        raise ValueError(f"its columns are {', '.join(columns)}; needed are caption, and label or index")
+
+
 def _entry(given: Any) -> tuple[Any, Any, Any]:
     if not isinstance(given, Mapping):
         raise ValueError(f"{given!r} is no object with a caption")
-    return given.get("label"), given.get("index"), given["caption"]
+    label, index = given.get("label"), given.get("index")
+    if "caption" not in given or (label is None and index is None):
+        raise ValueError(f"{dict(given)} does not have what is needed: caption, and label or index")
+    return label, index, given["caption"]
 
 
 def _row(index: Any) -> int:

@@ -96,7 +96,8 @@ class TextPlanner:
                 )
         names = self.class_names
         self._words = by_class(self.synonyms, names, f"{KEY}.synonyms", *([NO_LABEL] if labels is not None else []))
-        self._by_class = by_class(self._captions.by_class, names, f"{KEY}.captions (a file)")
+        found = self._captions
+        self._by_class = by_class(found.by_class, names, f"{KEY}.captions={self.captions}", lines=found.lines)
         self._against: list[str] | dict[int | str, list[str]] = []
         if isinstance(self.negative, dict):
             self._against = by_class(self.negative, names, f"{KEY}.negative")

@@ -86,9 +86,20 @@ def filled_in(text: str, words: Mapping[str, str]) -> str:
 
 
 def by_class(
-    given: Mapping[str, list[str]], class_names: Sequence[str], key: str, *more: str
+    given: Mapping[str, list[str]],
+    class_names: Sequence[str],
+    key: str,
+    *more: str,
+    lines: Mapping[str, int] | None = None,
 ) -> dict[int | str, list[str]]:
     """A mapping by class (its name or, failing that, its index) as one by index; `more` are further keys.
+
+    Args:
+        given: By class.
+        class_names: In their order.
+        key: The setting, for errors.
+        *more: Further keys that may be there.
+        lines: Key → line of the file where it stands, for errors.
 
     Raises:
         ConfigurationError: A class is unknown.
@@ -102,9 +113,10 @@ def by_class(
         elif name in more:
             found[name] = texts
         else:
+            line = f", line {lines[name]}," if lines and name in lines else ""
             raise ConfigurationError(
-                f"{key} names the class {name!r}, and the classes are {list(class_names)[:20]}. Change that key of "
-                f"{key}."
+                f"{key}{line} names the class {name!r}, and the classes are {list(class_names)[:20]}. Change that key "
+                f"of {key}."
             )
     return found
 
@@ -125,6 +137,12 @@ def _check_names(settings: TextSettings) -> None:
     known = {LABEL, *settings.attributes} | ({CAPTION} if settings.captions is not None else set())
     for key, texts in (("templates", settings.templates), ("negative", settings.negatives)):
         for text in texts:
+            rest = _PLACE.sub("", text)
+            if rest.count("{") != rest.count("}"):
+                raise ConfigurationError(
+                    f"{KEY}.{key} has {text!r}, where a brace is not closed (or not opened), so that nothing would be "
+                    f"filled in there. Write e.g. {{{LABEL}}}."
+                )
             if unknown := [name for name in named_in(text) if name not in known]:
                 raise ConfigurationError(
                     f"{KEY}.{key} has {text!r}, and nothing says what {{{unknown[0]}}} stands for. Give "

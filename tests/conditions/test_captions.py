@@ -29,7 +29,8 @@ OF_ALL = Captions(of_all=["a photo of a {label}", "one {label}"])
          BY_SAMPLE),
         ("c.txt", "a photo of a {label}\n\n  one {label}\n", OF_ALL),
         ("c.json", '["a photo of a {label}", "one {label}"]', OF_ALL),
-        ("c.csv", "caption\na photo of a {label}\none {label}\n", OF_ALL),
+        ("c.csv", '\ufefflabel,caption\ncat,"a cat, asleep"\n3,a three\ncat,a {label}\n', BY_CLASS),
+        ("c.txt", "\ufeffa photo of a {label}\none {label}\n", OF_ALL),
     ],
 )  # fmt: skip
 def test_each_form_of_file_says_the_same(name: str, content: str, expected: Captions, tmp_path: Path) -> None:
@@ -40,7 +41,13 @@ def test_each_form_of_file_says_the_same(name: str, content: str, expected: Capt
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("c.csv", "label,text\ncat,a cat\n", "KeyError: 'caption'"),
+        ("c.csv", "label,text\ncat,a cat\n", "its columns are label, text; needed are caption, and label or index"),
+        ("c.csv", "lable,caption\ncat,a cat\n", "its columns are lable, caption; needed are caption, and label or"),
+        ("c.csv", "class,caption\ncat,a cat\n", "its columns are class, caption"),
+        ("c.csv", "caption\na cat\n", "its columns are caption; needed"),
+        ("c.csv", "caption,label\na cat\n", "needed: caption, and label or index"),
+        ("c.csv", "", "it holds none"),
+        ("c.jsonl", '{"lable": "cat", "caption": "a cat"}\n', "needed: caption, and label or index"),
         ("c.csv", "label,caption\ncat,\n", "caption='' is no text"),
         ("c.csv", "index,caption\n-1,a cat\n", "index -1 is below 0"),
         ("c.csv", "index,caption\nfirst,a cat\n", "invalid literal"),

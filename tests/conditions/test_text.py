@@ -225,6 +225,22 @@ def test_the_content_of_captions_names_the_pool(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.csv", 'label,caption\ncat,"a cat\nasleep"\nbird,a bird\n'),
+        ("c.jsonl", "\n" * 3 + '{"label": "bird", "caption": "a bird"}\n'),
+    ],
+)
+def test_a_class_of_a_file_that_the_data_lack_is_said_with_file_and_line(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=re.escape(f"data.text.captions={file}, line 4, names the class")):
+        _planner({"captions": str(file)})
+
+
+@pytest.mark.parametrize(
     ("text", "names", "said"),
     [
         ({"template": "a {label}"}, NAMES, "data.text.template is no setting"),
@@ -239,6 +255,8 @@ def test_the_content_of_captions_names_the_pool(tmp_path: Path) -> None:
         ({"attributes": ["red"]}, NAMES, "data.text.attributes=['red'] is no mapping"),
         ({"synonyms": {"bird": "fowl"}}, NAMES, "data.text.synonyms names the class 'bird'"),
         ({"negative": {"bird": "fowl"}}, NAMES, "data.text.negative names the class 'bird'"),
+        ("a {label", NAMES, "data.text.templates has 'a {label', where a brace is not closed"),
+        ({"negative": "no label}"}, NAMES, "data.text.negative has 'no label}'"),
         ("a {label}", [], "data.text names the class ({label}), and the data have no labels"),
         ({"captions": "nowhere.csv"}, NAMES, "Set data.text.captions to a .csv file"),
     ],
