@@ -38,8 +38,10 @@ def scores(logits: Tensor, target: Tensor, class_names: Sequence[str], rare: Seq
     Returns:
         ``acc``, ``acc_balanced`` (mean recall over the classes that occur), ``acc_rare`` (over the rare ones among
         them), ``auroc`` (macro, one against the rest) and ``acc_class_<name>``, all in [0, 1]; one without a sample
-        is absent.
+        is absent. {} where a logit is no finite number: the classifier diverged, and its guesses say nothing.
     """
+    if not logits.isfinite().all():
+        return {}
     confusion = multiclass_confusion_matrix(logits, target, len(class_names))
     recall = recalls(confusion)
     found = {"acc": confusion.diagonal().sum() / confusion.sum(), "acc_balanced": recall.nanmean()}
@@ -66,8 +68,11 @@ def corrected_scores(
         rare: Indices of the rare ones.
 
     Returns:
-        ``val/<score>_corrected`` and ``test/<score>_corrected`` for each accuracy of `scores`.
+        ``val/<score>_corrected`` and ``test/<score>_corrected`` for each accuracy of `scores`; {} where logits of
+        validation samples are no finite numbers.
     """
+    if not val[0].isfinite().all():
+        return {}
     figures: dict[str, float] = {}
     for balanced in (False, True):
         shifted = test[0].double() + fitted_shift(*val, balanced)

@@ -82,3 +82,15 @@ def test_scores_agree_with_scikit_learn() -> None:
     assert found["acc_rare"] == pytest.approx(recall[3:].mean())
     assert found["acc_class_c1"] == pytest.approx(recall[1])
     assert found["auroc"] == pytest.approx(roc_auc_score(target, logits.softmax(1), multi_class="ovr"), abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_finite_numbers_have_no_scores(value: float) -> None:
+    logits, target = predicted(100, 6)
+    broken, names = logits.clone(), [str(c) for c in range(CLASSES)]
+    broken[3, 1] = value
+    assert scores(broken, target, names, [3]) == {}
+    assert corrected_scores((broken, target), (logits, target), names, [3]) == {}
+    left = corrected_scores((logits, target), (broken, target), names, [3])
+    assert left
+    assert all(key.startswith("val/") for key in left)
