@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lightning_diffaug.ablation.runs import Failure, Run, Sweep, read_sweep
+from lightning_diffaug.ablation.runs import OF_THE_ARM, Failure, Run, Sweep, read_sweep
+from lightning_diffaug.ablation.summary import class_counts
 
-# What of these settings belongs to an arm, a seed or a machine: it makes no other task.
-_OF_AN_ARM: Mapping[str, tuple[str, ...]] = {
-    "real": ("augment", "seed", "num_workers", "root", "download"),
-    "model": ("mixing", "mixup_alpha", "loss", "logit_adjustment_tau"),
-}
+# What belongs to an arm, a seed or a machine makes no other task.
+_NO_TASK = (*OF_THE_ARM, "real.seed", "real.num_workers", "real.download")
 
 
 def read_sweeps(folders: Sequence[Path]) -> Sweep:
@@ -61,7 +58,7 @@ def _of_tasks(runs: Sequence[Run]) -> list[Run]:
     """Runs of several sweeps on the same data with the same learner are of one task."""
     settings: dict[str, str] = {}
     for run in runs:  # an arm may set some of it: the first of a sweep's task stands for it
-        settings.setdefault(run.task, _task_of(run.config))
+        settings.setdefault(run.task, _task_of(run))
     alike: dict[str, list[str]] = {}
     for task, about in settings.items():
         alike.setdefault(about, []).append(task)
@@ -70,9 +67,9 @@ def _of_tasks(runs: Sequence[Run]) -> list[Run]:
     return [replace(run, task=" + ".join(alike[settings[run.task]])) for run in runs]
 
 
-def _task_of(config: Mapping[str, Any]) -> str:
-    kept = {
-        group: {key: value for key, value in (config.get(group) or {}).items() if key not in own}
-        for group, own in _OF_AN_ARM.items()
+def _task_of(run: Run) -> str:
+    every = {
+        f"{group}.{key}": value for group in ("real", "model") for key, value in (run.config.get(group) or {}).items()
     }
-    return json.dumps(kept, sort_keys=True, default=str)
+    kept = {key: value for key, value in every.items() if not key.startswith(_NO_TASK)}
+    return json.dumps([kept, list(class_counts(run))], sort_keys=True, default=str)

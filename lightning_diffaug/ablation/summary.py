@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from lightning_diffaug.ablation.runs import SYNTHETIC, Failure, Run
+from lightning_diffaug.ablation.runs import CLASSES, SYNTHETIC, Failure, Run
 from lightning_diffaug.ablation.statistics import Estimate, t_interval
 
 #: The metric whose columns have no prefix.
 MAIN = "test/acc"
 _PARTS = ("test/", "val/", "cost/", "train/")
 _NO_SCORES = ("test/evaluations",)
+_SCORED = ("test/", "val/")
+_LOSS = "test/loss"
 _FIRST = ("test/acc", "test/acc_balanced", "test/acc_rare", "test/auroc")
 
 
@@ -30,7 +33,7 @@ class ArmSummary:
         name: Its name without the fraction.
         fraction: Synthetic fraction asked for.
         values: Of each metric ``test/…``, ``val/…``, ``cost/…`` and ``train/…`` the value by seed; what is no finite
-            number (a run that diverged, a score without samples) is left out.
+            number (a score without samples) is left out, and so is every score of a run that diverged.
         estimates: Each such metric's mean and interval.
         runs: How many runs it has.
         steps: Optimiser steps, mean over the runs.
@@ -89,8 +92,23 @@ def _summary(runs: Sequence[Run]) -> ArmSummary:
     )
 
 
+def diverged(run: Run) -> bool:
+    """Whether a run's loss on test data is no finite number: what its predictions fell to is no score."""
+    return not math.isfinite(float(run.metrics.get(_LOSS, 0.0)))
+
+
+def class_counts(run: Run) -> dict[str, int]:
+    """Real training samples of each class by its name, as in the run's ``classes.json``; {} where it wrote none."""
+    path = run.path / CLASSES
+    if not path.is_file():
+        return {}
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return dict(zip(map(str, said["names"]), map(int, said["train_counts"]), strict=False))
+
+
 def _finite(runs: Sequence[Run], key: str) -> dict[int, float]:
-    found = {run.seed: float(run.metrics[key]) for run in runs if key in run.metrics}
+    counted = [run for run in runs if key in run.metrics and not (key.startswith(_SCORED) and diverged(run))]
+    found = {run.seed: float(run.metrics[key]) for run in counted}
     return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 

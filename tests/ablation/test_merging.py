@@ -29,7 +29,9 @@ def test_arms_of_several_sweeps_have_the_folders_name_before_theirs_and_are_of_o
     assert [failure.folder for failure in sweep.failures] == ["second/9"]
 
 
-@pytest.mark.parametrize("config", [{"real": {"shots": 10}}, {"model": {"width": 8}}])
+@pytest.mark.parametrize(
+    "config", [{"real": {"shots": 10}}, {"real": {"root": "/other/images"}}, {"model": {"width": 8}}]
+)
 def test_sweeps_on_other_data_or_with_another_learner_are_other_tasks(tmp_path: Path, config: object) -> None:
     first = write_sweep(tmp_path / "first", ARMS, seeds=1)
     second = write_sweep(tmp_path / "second", ARMS, seeds=1, config=config)
@@ -39,7 +41,21 @@ def test_sweeps_on_other_data_or_with_another_learner_are_other_tasks(tmp_path: 
     assert tasks["second/mixed-0.25"] == tasks["second/real_only"] == "second"
 
 
-@pytest.mark.parametrize("config", [{"real": {"seed": 7, "augment": {"p": 1}}}, {"model": {"loss": "logit_adjusted"}}])
+def test_sweeps_on_other_classes_are_other_tasks(tmp_path: Path) -> None:
+    folders = [write_sweep(tmp_path / name, ARMS, seeds=1) for name in ("first", "second")]
+    for path in folders[1].glob("*/classes.json"):
+        path.write_text(path.read_text().replace('"9"', '"nine"'))
+    assert {run.task for run in read_sweeps(folders).runs} == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"real": {"seed": 7, "augment": {"p": 1}}},
+        {"model": {"loss": "logit_adjusted"}},
+        {"model": {"mixing": "remix", "mixing_alpha": 0.2, "remix_kappa": 2.0, "remix_tau": 0.3}},
+    ],
+)
 def test_what_an_arm_or_a_seed_sets_makes_no_other_task(tmp_path: Path, config: object) -> None:
     folders = [write_sweep(tmp_path / "a", ARMS, seeds=1), write_sweep(tmp_path / "b", ARMS, seeds=1, config=config)]
     assert {run.task for run in read_sweeps(folders).runs} == {""}
