@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class SweepReport(Callback):
             return  # under DDP every rank goes through the sweep
         folder = Path(config.hydra.sweep.dir)
         try:
-            report = write_report(folder, self._arm)
+            report = write_report(folder, self._arm, OmegaConf.select(config, "ablation.metric"))
         except Exception:
             log.exception("the report of the sweep in %s could not be written; its runs are whole", folder)
             return
         print(f"\n{report.text}\nwritten to {report.folder / PAGE}")
         if report.sweep.failures and not report.sweep.runs:
-            raise SystemExit(f"every run of the sweep failed; {report.folder / 'failed.csv'} lists the reasons")
+            raise SystemExit(f"no run of the sweep came to its end; {report.folder / 'failed.csv'} lists the reasons")

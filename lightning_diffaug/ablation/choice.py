@@ -16,17 +16,34 @@ REAL_ONLY = ("real_only", "real")
 """Names of the arm of real data alone; the first that there is."""
 
 
+EQUAL_TIME = ", equal time"
+"""How names of arms end that trained for the time of the best synthetic arm."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What to know when reading a verdict.
+
+    Attributes:
+        text: A sentence or two.
+        warns: Whether it takes weight from the verdict, beside which it then stands.
+    """
+
+    text: str
+    warns: bool = False
+
+
 @dataclass(frozen=True)
 class Choice:
     """The arm that is best on validation data.
 
     Attributes:
         arm: The arm; None where there is none, or validation scores are missing.
-        notes: What to know about it, a sentence each.
+        notes: What to know about it.
     """
 
     arm: ArmSummary | None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def is_corrected(arms: Sequence[ArmSummary], metric: Metric) -> bool:
@@ -74,9 +91,10 @@ def control_of(arms: Sequence[ArmSummary], arm: ArmSummary, key: str) -> Choice:
     same = [a for a in controls if abs(a.fraction - arm.fraction) < SAME]
     chosen = best_on_validation(same or controls, key)
     if chosen.arm is None and controls:
-        return Choice(None, (*chosen.notes, "There are control arms, and none could be chosen on validation data."))
+        note = Note("There are control arms, and none could be chosen on validation data.", warns=True)
+        return Choice(None, (*chosen.notes, note))
     if chosen.arm is not None and not same:
-        note = f"The control, {chosen.arm.arm}, fills another fraction of the slots than {arm.arm}."
+        note = Note(f"The control, {chosen.arm.arm}, fills another fraction of the slots than {arm.arm}.", warns=True)
         return Choice(chosen.arm, (*chosen.notes, note))
     return chosen
 
@@ -97,17 +115,19 @@ def best_on_validation(arms: Sequence[ArmSummary], key: str) -> Choice:
         return Choice(arms[0] if arms else None)
     missing = [arm.arm for arm in arms if not arm.values.get(key)]
     if missing:
-        return Choice(None, (f"{key} is missing in {', '.join(missing)}.",))
+        return Choice(None, (Note(f"{key} is missing in {', '.join(missing)}.", warns=True),))
     notes = []
     enough = [arm for arm in arms if len(arm.values[key]) >= MIN_FOR_INTERVAL]
     if enough and len(enough) < len(arms):
         few = [arm.arm for arm in arms if arm not in enough]
-        notes.append(f"Left out of the choice, with fewer than {MIN_FOR_INTERVAL} seeds: {', '.join(few)}.")
+        text = f"Left out of the choice, with fewer than {MIN_FOR_INTERVAL} seeds: {', '.join(few)}."
+        notes.append(Note(text, warns=True))
     candidates = enough or list(arms)
     common = set.intersection(*(set(arm.values[key]) for arm in candidates))
     if len(common) < min(MIN_FOR_INTERVAL, *(len(arm.values[key]) for arm in candidates)):
         names = ", ".join(arm.arm for arm in candidates)
-        notes.append(f"Chosen by means over different seeds, as few are common to all of {names}.")
+        text = f"Chosen by means over different seeds, as few are common to all of {names}."
+        notes.append(Note(text, warns=True))
         common = set()
     ranked = sorted(candidates, key=lambda arm: arm.fraction)
     best = ranked[0]

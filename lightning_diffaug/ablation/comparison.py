@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_diffaug.ablation.choice import is_corrected
-from lightning_diffaug.ablation.metric import CORRECTED, chosen_metric
-from lightning_diffaug.ablation.runs import BASELINE, Sweep
-from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, Estimate, holm, paired_difference
+from lightning_diffaug.ablation.findings import Findings
+from lightning_diffaug.ablation.metric import CORRECTED
+from lightning_diffaug.ablation.notes import unfinished
+from lightning_diffaug.ablation.numbers import in_per_cent, p_value
+from lightning_diffaug.ablation.runs import Sweep
+from lightning_diffaug.ablation.statistics import paired_difference
 from lightning_diffaug.ablation.summary import ArmSummary
-from lightning_diffaug.ablation.verdict import judge_each
+
+_SECONDS = (
+    "Generator seconds (fit and generation): mean over the arm's runs; one that finds all in the cache spends none."
+)
 
 
 @dataclass(frozen=True)
@@ -27,21 +32,6 @@ class Column:
     title: str
     digits: int = 1
 
-    def mean(self, estimate: Estimate | None) -> str:
-        """Mean ± half the interval."""
-        return self._shown(estimate, "")
-
-    def difference(self, estimate: Estimate | None) -> str:
-        """The same with its sign."""
-        return self._shown(estimate, "+")
-
-    def _shown(self, estimate: Estimate | None, sign: str) -> str:
-        if estimate is None:
-            return "n/a"
-        text = f"{100 * estimate.mean:{sign}.{self.digits}f}"
-        half = estimate.half_width
-        return text if half is None else f"{text} ± {100 * half:.{self.digits}f}"
-
 
 COLUMNS = (
     Column("test/acc_balanced", "balanced accuracy"),
@@ -50,15 +40,27 @@ COLUMNS = (
     Column(f"test/acc_rare{CORRECTED}", "the same, prior corrected"),
     Column("test/auroc", "macro AUROC", 2),
 )
+ACCURACY = (
+    Column("test/acc", "accuracy"),
+    Column(f"test/acc{CORRECTED}", "the same, prior corrected"),
+)
+"""Before those, where accuracy decides."""
 MANY_RARE = 12
 """With more rare classes their single figures are in ``summary.csv`` alone: a table so wide is not read."""
 
 
-def rare_columns(sweep: Sweep) -> list[Column]:
+def columns_of(findings: Findings) -> list[Column]:
+    """Those for which there are figures, that which decides among them."""
+    own = ACCURACY if findings.metric.name == "acc" else ()
+    return [c for c in (*own, *COLUMNS) if any(c.key in a.estimates for a in findings.arms)]
+
+
+def rare_columns(findings: Findings) -> list[Column]:
     """A column for the accuracy on each class that is rare in all runs; none above `MANY_RARE` of them."""
-    every = [set(run.rare) for run in sweep.runs]
-    names = [name for name in sweep.runs[0].rare if all(name in rare for rare in every)] if every else []
-    return [Column(f"test/acc_class_{name}", f"class {name}") for name in names] if len(names) <= MANY_RARE else []
+    every = [run.rare for run in findings.runs]
+    names = [name for name in every[0] if all(name in rare for rare in every)]
+    columns = [Column(f"test/acc_class_{name}", f"class {name}") for name in names] if len(names) <= MANY_RARE else []
+    return [c for c in columns if any(c.key in a.estimates for a in findings.arms)]
 
 
 def chosen_arms(arms: Sequence[ArmSummary], arm: str) -> list[ArmSummary]:
@@ -75,36 +77,37 @@ def chosen_arms(arms: Sequence[ArmSummary], arm: str) -> list[ArmSummary]:
     return chosen if 0 < len(chosen) < len(arms) else list(arms[:1])
 
 
-def comparison(sweep: Sweep, arms: Sequence[ArmSummary], arm: str, asked: str | None = None) -> str:
-    """The comparison as Markdown.
+def comparison(sweep: Sweep, tasks: Sequence[Findings], arm: str) -> str:
+    """The comparison as Markdown, task by task.
 
     Args:
         sweep: All runs.
-        arms: Their arms.
+        tasks: What they say; see `find`.
         arm: Which arm is compared to each other one; see `chosen_arms`.
-        asked: ``ablation.metric``; see `chosen_metric`.
     """
     parts = ["# Comparison"]
-    if arms:
-        columns = [c for c in COLUMNS if any(c.key in a.estimates for a in arms)]
-        parts += _verdicts(arms, asked)
-        parts += [_means(arms, columns), *_differences(arms, columns, arm, asked)]
-        rare = [c for c in rare_columns(sweep) if any(c.key in a.estimates for a in arms)]
-        if rare:
-            parts += [
-                "## Accuracy on each rare class",
-                _means(arms, rare, costs=False),
-                *_differences(arms, rare, arm, asked),
-            ]
-        parts.append(_notes(sweep, arms))
+    for findings in tasks:
+        if len(tasks) > 1:
+            parts.append(f"## {findings.verdict.task or 'The rest'}")
+        parts += _task(findings, arm)
     if sweep.failures:
         parts.append(_failures(sweep))
     return "\n\n".join(parts) + "\n"
 
 
-def _verdicts(arms: Sequence[ArmSummary], asked: str | None) -> list[str]:
-    found = judge_each(arms, asked)
-    return [f"{verdict.task}: {verdict.sentence}" if len(found) > 1 else verdict.sentence for verdict in found]
+def _task(findings: Findings, arm: str) -> list[str]:
+    columns, rare = columns_of(findings), rare_columns(findings)
+    parts = [findings.verdict.sentence]
+    if findings.warnings:
+        parts.append(_bullets([f"Warning: {text}" for text in findings.warnings]))
+    parts += [_means(findings.arms, columns), *_differences(findings, columns, arm)]
+    if rare:
+        parts += [
+            "### Accuracy on each rare class",
+            _means(findings.arms, rare, costs=False),
+            *_differences(findings, rare, arm),
+        ]
+    return [*parts, _bullets([*findings.notes, _SECONDS])]
 
 
 def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = True) -> str:
@@ -115,7 +118,7 @@ def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = 
             f"{a.arm}",
             f"{a.fraction:.4g}",
             f"{a.runs}",
-            *(c.mean(a.estimates.get(c.key)) for c in columns),
+            *(in_per_cent(a.estimates.get(c.key), c.digits) for c in columns),
             *([f"{a.steps:.10g}", f"{a.generator_seconds:.1f}"] if costs else []),
         ]
         for a in arms
@@ -123,67 +126,42 @@ def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = 
     return "On real test data after the last step, mean ± half the 95% t-interval over seeds:\n\n" + _table(heads, rows)
 
 
-def _differences(arms: Sequence[ArmSummary], columns: Sequence[Column], arm: str, asked: str | None) -> list[str]:
-    chosen = chosen_arms(arms, arm)
-    others = [a for a in arms if a not in chosen]
-    metric = chosen_metric([run for a in arms for run in a.runs_of], asked)
-    key = metric.key("test", is_corrected(arms, metric))
+def _differences(findings: Findings, columns: Sequence[Column], arm: str) -> list[str]:
+    chosen = chosen_arms(findings.arms, arm)
+    others = [a for a in findings.arms if a not in chosen]
+    tested = any(c.key == findings.score_key for c in columns)
     parts = []
     for one in chosen if others else ():
-        rows = []
+        rows, ps = [], []
         for other in others:
             found = [paired_difference(one.values.get(c.key, {}), other.values.get(c.key, {})) for c in columns]
             pairs = max((e.n for e in found if e is not None), default=0)
-            shown = [c.difference(e) for c, e in zip(columns, found, strict=True)]
+            shown = [in_per_cent(e, c.digits, "+") for c, e in zip(columns, found, strict=True)]
             rows.append([other.arm, f"{pairs}", *shown])
+            compared = findings.verdict.comparison(one.arm, other.arm)
+            ps.append(compared.p_holm if compared is not None else None)
         heads = [f"{one.arm} minus", "pairs", *(f"{c.title}, points" for c in columns)]
         about = f"{one.arm} against each other arm, paired by seed, in percentage points with the 95% t-interval"
-        place = next((i for i, c in enumerate(columns) if c.key == key), None)
-        if place is not None:
-            ps = holm([_p(one, other, key) for other in others])
-            rows = [[*row, "n/a" if p is None else f"{p:.3f}"] for row, p in zip(rows, ps, strict=True)]
+        if tested and any(p is not None for p in ps):
+            rows = [[*row, p_value(p)] for row, p in zip(rows, ps, strict=True)]
             heads.append("p")
-            shifted = ", class prior corrected" if key.endswith(CORRECTED) else ""
-            about += f"; p is of {metric.title}{shifted} (paired t-test, Holm-corrected over the rows)"
+            shifted = ", class prior corrected" if findings.score_key.endswith(CORRECTED) else ""
+            about += (
+                f"; p is of {findings.metric.title}{shifted} (paired t-test, Holm-corrected over all synthetic arms), "
+                "against the arms that the verdict measures by"
+            )
         parts.append(f"{about}:\n\n" + _table(heads, rows))
     return parts
 
 
-def _p(one: ArmSummary, other: ArmSummary, key: str) -> float | None:
-    found = paired_difference(one.values.get(key, {}), other.values.get(key, {}))
-    return found.p if found is not None else None
-
-
-def _notes(sweep: Sweep, arms: Sequence[ArmSummary]) -> str:
-    rule = next((run.equal for run in sweep.runs if run.role != BASELINE), None)
-    timed = sorted({run.arm for run in sweep.runs if rule not in (None, run.equal)})
-    steps = sorted({run.steps for run in sweep.runs if run.arm not in timed})
-    notes = [
-        f"Optimiser steps are equal: {steps[0]:.10g} in every run{' but those named next' if timed else ''}."
-        if len(steps) == 1
-        else f"Optimiser steps are NOT equal ({steps[0]:.10g} to {steps[-1]:.10g}): who trains longer has an advantage."
-    ]
-    if timed:
-        notes.append(f"Trained by another rule, beside the others: {', '.join(timed)}.")
-    few = [a.arm for a in arms if a.runs < MIN_FOR_INTERVAL]
-    if few:
-        notes.append(f"Fewer than {MIN_FOR_INTERVAL} seeds, so no interval and no conclusion: {', '.join(few)}.")
-    short = sum(float(run.metrics.get("mix/short_epochs", 0.0)) > 0 for run in sweep.runs)
-    if short:
-        notes.append(
-            f"In {short} of {len(sweep.runs)} runs the pool was short in some epoch (mix/short_epochs in runs.csv)."
-        )
-    notes.append(
-        "Generator seconds (fit and generation): mean over the arm's runs; one that finds all in the cache spends none."
-    )
-    return "\n".join(f"- {note}" for note in notes)
-
-
 def _failures(sweep: Sweep) -> str:
-    count = len(sweep.failures)
-    lines = [f"{count} run{'s' if count > 1 else ''} failed, and {'are' if count > 1 else 'is'} in no figure above:\n"]
+    lines = [f"In no figure above: {unfinished(sweep.failures)}.\n"]
     lines += [f"- {f.folder} ({' '.join(f.overrides)}): {' '.join(f.error.split())}" for f in sweep.failures]
     return "\n".join(lines)
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

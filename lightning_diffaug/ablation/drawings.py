@@ -11,6 +11,7 @@ from lightning_diffaug.ablation.canvas import BEST_BASELINE, FAMILIES, JUDGED, R
 from lightning_diffaug.ablation.findings import Findings, shown_role
 from lightning_diffaug.ablation.learning_curves import learning_curve
 from lightning_diffaug.ablation.metric import CORRECTED, TITLES
+from lightning_diffaug.ablation.numbers import in_per_cent
 from lightning_diffaug.ablation.per_class import class_accuracies
 from lightning_diffaug.ablation.plots import Level, Line, OfClasses, Row, against_fraction, by_class, curves, dots
 from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR, SYNTHETIC
@@ -58,11 +59,6 @@ def _value(estimate: Estimate) -> Value:
     return Value(estimate.mean, estimate.low, estimate.high)
 
 
-def _in_words(estimate: Estimate, digits: int = 1) -> str:
-    half = estimate.half_width
-    return f"{100 * estimate.mean:.{digits}f}" + ("" if half is None else f" ± {100 * half:.{digits}f}")
-
-
 def _notes(findings: Findings, arms: Sequence[ArmSummary], *more: str, interval: str = _INTERVAL) -> str:
     """What is equal, how many seeds, and what the intervals are; the same on every plot."""
     counts = sorted({arm.runs for arm in arms})
@@ -90,7 +86,7 @@ def _fractions(findings: Findings, name: str, key: str, score: str) -> Drawing |
             points = [(arm.fraction, _value(arm.estimates[key])) for arm in here]
             lines.append(Line(here[0].family or here[0].name, points, styles.pop(0)))
     levels = [
-        Level(f"{said}: {arm.arm} ({_in_words(arm.estimates[key])})", _value(arm.estimates[key]), style)
+        Level(f"{said}: {arm.arm} ({in_per_cent(arm.estimates[key])})", _value(arm.estimates[key]), style)
         for said, arm, style in (
             ("best without a generator on validation", findings.best_baseline, BEST_BASELINE),
             ("real only", findings.real_only, REAL_ONLY),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_diffaug.ablation.best_fraction import BestFraction, best_fractions
+from lightning_diffaug.ablation.choice import EQUAL_TIME
 from lightning_diffaug.ablation.costs import ArmCosts, arm_costs
 from lightning_diffaug.ablation.metric import CORRECTED, Metric
-from lightning_diffaug.ablation.runs import BASELINE, CLASSES, SYNTHETIC, Run
-from lightning_diffaug.ablation.summary import ArmSummary
+from lightning_diffaug.ablation.notes import of_failures, steps_of
+from lightning_diffaug.ablation.runs import BASELINE, SYNTHETIC, Failure, Run
+from lightning_diffaug.ablation.summary import ArmSummary, class_counts
 from lightning_diffaug.ablation.verdict import Verdict, judge_each
 
-_EQUAL = {"steps": "equal optimiser steps", "epochs": "equal epochs", "wall_clock": "equal wall-clock time"}
+_EQUAL = {
+    "steps": "equal optimiser steps",
+    "epochs": "equal epochs",
+    "wall_clock": f'equal wall-clock time in arms named "…{EQUAL_TIME}"',
+}
 _RARE = "test/acc_rare"
 
 
@@ -72,6 +77,16 @@ class Findings:
         return sorted(mixed, key=lambda family: (self.judged not in family, self.control not in family, -len(family)))
 
     @property
+    def warnings(self) -> list[str]:
+        """What takes weight from the verdict."""
+        return [note.text for note in self.verdict.notes if note.warns]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else to know."""
+        return [note.text for note in self.verdict.notes if not note.warns]
+
+    @property
     def judged(self) -> ArmSummary | None:
         """The synthetic arm that the verdict is on."""
         return self._named(self.verdict.arm)
@@ -100,19 +115,17 @@ class Findings:
     def equal(self) -> str:
         """What is equal in all arms, as it is written on plots."""
         kind = self.alike[0].equal
-        ends = sorted({run.steps for arm in self.alike for run in arm.runs_of})
         if kind not in _EQUAL:
             return "arms NOT equal in one thing"
         if kind != "steps":
             return _EQUAL[kind]
-        if len(ends) > 1:
-            return f"optimiser steps NOT equal ({ends[0]:.10g} to {ends[-1]:.10g})"
-        return f"{_EQUAL[kind]} ({ends[0]:.10g})"
+        steps = steps_of(self.alike)
+        return f"optimiser steps NOT equal ({steps})" if " " in steps else f"{_EQUAL[kind]} ({steps})"
 
     @property
     def class_counts(self) -> dict[str, tuple[int, int]]:
         """Fewest and most real training samples of each class over the runs; {} where they are not known."""
-        known = [counts for run in self.runs if (counts := _counts(run))]
+        known = [counts for run in self.runs if (counts := class_counts(run))]
         names = list(dict.fromkeys(name for counts in known for name in counts))
         found = {name: [counts[name] for counts in known if name in counts] for name in names}
         return {name: (min(counts), max(counts)) for name, counts in found.items()}
@@ -121,39 +134,28 @@ class Findings:
         return next((arm for arm in self.arms if arm.arm == name), None)
 
 
-def _counts(run: Run) -> dict[str, int]:
-    path = run.path / CLASSES
-    if not path.is_file():
-        return {}
-    said = json.loads(path.read_text(encoding="utf-8"))
-    return dict(zip(map(str, said["names"]), map(int, said["train_counts"]), strict=False))
-
-
 def shown_role(arm: ArmSummary) -> str:
     """An arm's role; at fraction 0 one that is judged has no generator."""
     return BASELINE if arm.role == SYNTHETIC and arm.fraction == 0 else arm.role
 
 
-def find(arms: Sequence[ArmSummary], asked: str | None = None) -> list[Findings]:
+def find(arms: Sequence[ArmSummary], asked: str | None = None, failures: Sequence[Failure] = ()) -> list[Findings]:
     """What a sweep says, task by task.
 
     Args:
         arms: All of the sweep.
-        asked: ``ablation.metric``; None: the default.
+        asked: ``ablation.metric``; None: that of the runs' configurations, or the default.
+        failures: What the sweep has beside them, which stands beside each verdict where it leaves an arm out.
 
     Raises:
         ConfigurationError: There is no such metric.
     """
     found = []
+    missing = of_failures([run for arm in arms for run in arm.runs_of], failures)
     for verdict in judge_each(arms, asked):
         of_task = tuple(arm for arm in arms if arm.task == verdict.task)
         best = best_fractions(of_task, verdict.metric)
         costs = arm_costs(of_task, verdict.metric, verdict.real_only, verdict.corrected)
+        verdict = replace(verdict, notes=(*missing, *verdict.notes))
         found.append(Findings(of_task, verdict, tuple(best), tuple(costs)))
     return found
-
-
-def asked_metric(runs: Sequence[Run]) -> str | None:
-    """The metric that the runs were started with, where they agree."""
-    asked = {(run.config.get("ablation") or {}).get("metric") for run in runs}
-    return asked.pop() if len(asked) == 1 else None

@@ -29,6 +29,7 @@ from lightning_diffaug.ablation.markup import (
     joined,
     table,
 )
+from lightning_diffaug.ablation.notes import unfinished
 from lightning_diffaug.ablation.runs import Sweep
 
 _PACKAGES = ("lightning_diffaug", "lightning", "torch", "torchvision", "diffusers", "numpy", "scipy")
@@ -100,7 +101,7 @@ def _head(about: Page) -> Markup:
     seeds = sorted({run.seed for run in runs})
     said = [f"{len(runs)} run{'' if len(runs) == 1 else 's'}"]
     if failures:
-        said.append(f"{len(failures)} failed (listed below)")
+        said.append(f"{unfinished(failures)} (listed below)")
     if seeds:
         said.append(f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}")
     under = element("p", breakable(about.title), " · ", " · ".join(said), class_="under")
@@ -122,8 +123,7 @@ def _tasks(about: Page) -> list[Markup]:
 def _failures(sweep: Sweep) -> Markup:
     if not sweep.failures:
         return NOTHING
-    count = len(sweep.failures)
-    title = f"{count} run{'s' if count > 1 else ''} failed, and {'are' if count > 1 else 'is'} in no figure above"
+    title = f"In no figure above: {unfinished(sweep.failures)}"
     rows: list[list[Cell | Content]] = [
         [f.folder, " ".join(f.overrides), " ".join(f.error.split())] for f in sweep.failures
     ]

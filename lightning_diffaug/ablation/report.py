@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lightning_diffaug.ablation.comparison import comparison
 from lightning_diffaug.ablation.drawings import NAMES, draw
-from lightning_diffaug.ablation.findings import asked_metric, find
+from lightning_diffaug.ablation.findings import find
 from lightning_diffaug.ablation.html import Page, command_of, page
 from lightning_diffaug.ablation.merging import read_sweeps, short_names
 from lightning_diffaug.ablation.runs import JOBS, REPORT_FOLDER, Sweep
@@ -71,9 +71,8 @@ def write_reports(
             "has those of its runs in it."
         )
     arms = summarise(sweep.runs)
-    metric = metric or asked_metric(sweep.runs)
-    tasks = find(arms, metric)
-    text = comparison(sweep, arms, arm, metric)
+    tasks = find(arms, metric, sweep.failures)
+    text = comparison(sweep, tasks, arm)
     target.mkdir(parents=True, exist_ok=True)
     write_runs(sweep.runs, target / "runs.csv")
     write_summary(arms, target / "summary.csv")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from lightning_diffaug.ablation.differences import Comparison
 from lightning_diffaug.ablation.metric import Metric
-from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, Difference
+from lightning_diffaug.ablation.numbers import in_points, p_value
+from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL
 from lightning_diffaug.ablation.summary import ArmSummary
 
 HELPS, PRIOR_SHIFT, NO_EVIDENCE, HARMS = "helps", "prior_shift", "no_evidence", "harms"
@@ -94,7 +95,7 @@ def _too_few(f: Facts) -> str:
         return f"No verdict: {f.arm.arm} and {f.best_title}, have no seed in common."
     seeds = "one seed" if found.n == 1 else f"{found.n} seeds"
     return (
-        f"No verdict from {seeds}: {f.arm.arm} minus {f.best_title}, is {points(found)} ({f.score}), without an "
+        f"No verdict from {seeds}: {f.arm.arm} minus {f.best_title}, is {in_points(found)} ({f.score}), without an "
         f"interval; it takes at least {MIN_FOR_INTERVAL} seeds."
     )
 
@@ -142,9 +143,9 @@ def _helps(f: Facts) -> tuple[str, str] | None:
     if not f.corrected:
         said += " No correction of the class prior was made: the gain may be a shift of it."
     return HELPS, (
-        f"Synthetic data help by {points(f.to_best.deciding, sign='')} at fraction {f.arm.fraction:.4g} ({f.score}; "
+        f"Synthetic data help by {in_points(f.to_best.deciding, sign='')} at fraction {f.arm.fraction:.4g} ({f.score}; "
         f"{f.arm.arm} against {f.best_title}; "
-        f"{p_value(f.to_best.p_holm)}, Holm-corrected).{said}"
+        f"{_p(f.to_best)}).{said}"
     )
 
 
@@ -176,8 +177,8 @@ def _prior_shift(f: Facts) -> tuple[str, str] | None:
             also = f" Against {f.best_title}: {_value(f.to_best)}, corrected."
             return PRIOR_SHIFT, (
                 f"The gain is a shift of the class prior, which a loss term gives for nothing: {f.arm.arm} minus "
-                f"{c.reference} is {points(c.raw)} of {f.metric.title}, and {points(c.deciding)} when the class prior "
-                f"of both is corrected on validation data.{also if c is not f.to_best else ''}{zero}"
+                f"{c.reference} is {in_points(c.raw)} of {f.metric.title}, and {in_points(c.deciding)} when the class "
+                f"prior of both is corrected on validation data.{also if c is not f.to_best else ''}{zero}"
             )
     return None
 
@@ -186,38 +187,29 @@ def _against(f: Facts) -> str:
     """The arm against both references, in words."""
     text = (
         f"at fraction {f.arm.fraction:.4g} {f.arm.arm} minus {f.best_title}, is {_value(f.to_best)} "
-        f"({f.score}; {p_value(f.to_best.p_holm)}, Holm-corrected)"
+        f"({f.score}; {_p(f.to_best)})"
     )
     if f.beside is not None and f.beside.deciding is not None:
         text += f", and minus real data alone {_value(f.beside)}"
     if f.corrected and f.metric.needs_correction and f.to_best.gains_raw and not f.to_best.gains:
-        text += f"; the raw difference, {points(f.to_best.raw)}, is not left when the class prior is corrected"
+        text += f"; the raw difference, {in_points(f.to_best.raw)}, is not left when the class prior is corrected"
     return text
 
 
 def _minus(f: Facts, c: Comparison) -> str:
     what = "the same without them" if f.zero is not None and c.reference == f.zero.arm else "an arm without them"
-    return f"{f.arm.arm} minus {c.reference}, {what}, is {_value(c)} ({f.score}; {p_value(c.p_holm)}, Holm-corrected)"
+    return f"{f.arm.arm} minus {c.reference}, {what}, is {_value(c)} ({f.score}; {_p(c)})"
 
 
 def _value(c: Comparison) -> str:
-    return points(c.deciding)
+    return in_points(c.deciding)
 
 
-def points(d: Difference | None, sign: str = "+") -> str:
-    """A difference in percentage points with half its interval, such as "+2.1 ± 0.9 points"."""
-    if d is None:
-        return "not known (no common seed)"
-    digits = 1 if abs(d.mean) >= 0.001 or d.mean == 0 else 2
-    half = "" if d.half_width is None else f" ± {100 * d.half_width:.{digits}f}"
-    return f"{100 * d.mean:{sign}.{digits}f}{half} points"
-
-
-def p_value(p: float | None) -> str:
-    """Such as "p = 0.012"."""
-    if p is None:
+def _p(c: Comparison) -> str:
+    if c.p_holm is None:
         return "no p-value"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    text = p_value(c.p_holm)
+    return f"p {text if text.startswith('<') else f'= {text}'}, Holm-corrected"
 
 
 def _longer(one: ArmSummary, other: ArmSummary) -> bool:

@@ -9,7 +9,6 @@ from lightning_diffaug.ablation.drawings import Drawing, as_range, of_classes
 from lightning_diffaug.ablation.fidelity_records import Measured, fidelity_of
 from lightning_diffaug.ablation.findings import Findings, shown_role
 from lightning_diffaug.ablation.markup import NOTHING, Cell, Content, Markup, bullets, element, joined, png, table
-from lightning_diffaug.ablation.notes import notes, warnings
 from lightning_diffaug.ablation.numbers import NONE, amount, compared, per_cent, points
 from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR
 from lightning_diffaug.ablation.summary import ArmSummary
@@ -29,7 +28,7 @@ def verdict(findings: Findings) -> Markup:
     found = findings.verdict
     task = element("p", found.task, class_="task") if found.task else NOTHING
     sentence = element("p", found.sentence, class_="sentence")
-    warned = bullets(warnings(findings), "warnings")
+    warned = bullets(findings.warnings, "warnings")
     return element("div", joined([task, sentence, warned]), class_=f"verdict {found.kind}")
 
 
@@ -52,7 +51,7 @@ def details(findings: Findings, drawings: Sequence[Drawing], prefix: str) -> Mar
             _titled("Learning curves", shown("learning_curves")),
             _titled("Fidelity of the samples", _fidelity(findings)),
             _titled("Samples", _samples(findings)),
-            _titled("What to know", bullets(notes(findings))),
+            _titled("What to know", bullets(findings.notes)),
         ]
     )
 

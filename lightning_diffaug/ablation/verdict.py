@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lightning_diffaug.ablation.caveats import EQUAL, beside_time, caveats, shares_generator
+from lightning_diffaug.ablation.caveats import beside_time, caveats, shares_generator
 from lightning_diffaug.ablation.choice import (
+    Note,
     best_on_validation,
     control_of,
     is_corrected,
@@ -18,6 +19,7 @@ from lightning_diffaug.ablation.choice import (
 )
 from lightning_diffaug.ablation.differences import Comparison, compare
 from lightning_diffaug.ablation.metric import Metric, chosen_metric
+from lightning_diffaug.ablation.notes import equality, of_runs
 from lightning_diffaug.ablation.ruling import (
     HARMS,
     HELPS,
@@ -54,7 +56,7 @@ class Verdict:
         kind: "helps"; "prior_shift": the gain is one that needs no generator; "no_evidence"; "harms"; "too_few": fewer
             than three seeds in common; "not_judged": there is nothing to compare, the sentence says why.
         sentence: The verdict in words, complete by itself.
-        notes: What to know when reading it, a sentence each.
+        notes: What to know when reading it; some warn.
         metric: What it is by.
         corrected: Whether the deciding scores have the class prior corrected (or need no correction).
         arm: The synthetic arm judged: the best on validation data; None where there is none.
@@ -75,7 +77,7 @@ class Verdict:
 
     kind: str
     sentence: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     metric: Metric
     corrected: bool = False
     arm: str | None = None
@@ -115,16 +117,17 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
     have them.
 
     Args:
-        arms: All of them.
+        arms: All of them, at least one.
         metric: See `chosen_metric`.
     """
-    task = arms[0].task if arms else ""
+    task = arms[0].task
     every = [arm for arm in arms if arm.values.get(metric.key("test"))]
     # who trains by another rule (the row of equal wall-clock time) stands beside, and is neither chosen nor chosen from
     equal = next((arm.equal for arm in synthetic(every)), None)
     scored = [arm for arm in every if equal in (None, arm.equal)]
     judged, baselines = synthetic(scored), without_generator(scored)
-    empty = Verdict(NOT_JUDGED, "", (), metric, task=task)
+    about = of_runs(arms, metric)
+    empty = Verdict(NOT_JUDGED, "", (*about, equality(arms)), metric, task=task)
     if not every:
         return replace(empty, sentence=f"Nothing to judge: no run has {metric.key('test')}.")
     corrected = is_corrected(every, metric)
@@ -133,7 +136,7 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
     known = replace(
         empty,
         corrected=corrected,
-        notes=(*chosen.notes, *best.notes),
+        notes=(*chosen.notes, *best.notes, *empty.notes),
         arm=chosen.arm.arm if chosen.arm else None,
         fraction=chosen.arm.fraction if chosen.arm else None,
         best_baseline=best.arm.arm if best.arm else None,
@@ -172,16 +175,17 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
     kind, sentence = rule(facts)
     one_generator = shares_generator(arm)
     if one_generator and kind not in (TOO_FEW, NOT_JUDGED):
-        sentence += " This is conditional on one generator: all seeds share it."
+        sentence += " This is conditional on one generator: all seeds share it, and generator.seed varies it."
+    equal_in = [equality(arms, arm)]
     if arm.equal != "steps" and kind not in (TOO_FEW, NOT_JUDGED):
-        sentence += f" {EQUAL.get(arm.equal, EQUAL['mixed'])}."
+        sentence += f" {equal_in.pop().text}"
     if kind == HELPS and facts.to_timed is not None:
         sentence += f" {beside_time(facts)}"
     return replace(
         known,
         kind=kind,
         sentence=sentence,
-        notes=(*known.notes, *control.notes, *caveats(facts, every, key)),
+        notes=(*chosen.notes, *best.notes, *control.notes, *caveats(facts, every, key, kind), *about, *equal_in),
         control=control.arm.arm if control.arm else None,
         best_is_zero=facts.best_is_zero,
         own_zero=zero.arm if zero else None,

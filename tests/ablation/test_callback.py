@@ -29,6 +29,16 @@ def test_the_report_is_written_and_printed(
     assert (folder / "comparison.md").read_text() in capsys.readouterr().out
 
 
+def test_the_metric_is_that_of_this_sweep_not_of_runs_that_were_finished_before(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    for seed in range(2):
+        write_run(seed, seed=seed, acc=0.5, auroc=0.7, config={"ablation": {"metric": "acc"}})
+    config = _config(tmp_path / "sweep")
+    SweepReport().on_multirun_end(OmegaConf.merge(config, {"ablation": {"metric": "auroc"}}))  # type: ignore[arg-type]
+    assert "macro AUROC; asked for by" in (tmp_path / "sweep" / "ablation" / "report.html").read_text()
+
+
 def test_a_report_that_cannot_be_written_is_logged_and_takes_no_sweep_down(
     tmp_path: Path, write_run: WriteRun, caplog: pytest.LogCaptureFixture
 ) -> None:

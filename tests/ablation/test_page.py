@@ -143,7 +143,7 @@ def test_the_verdict_comes_first_and_names_both_references(read: Read) -> None:
     said = " ".join("".join(read.texts).split())
     assert "minus mixed-0, the best arm without a generator on validation data" in said or "Synthetic data help" in said
     assert said.index("the best arm without a generator") < said.index("Every arm")
-    assert "1 failed (listed below)" in said
+    assert "1 run failed (listed below)" in said
 
 
 def test_each_plot_is_written_as_svg_and_png_and_says_what_is_equal(folder: Path, read: Read) -> None:
@@ -233,7 +233,7 @@ def test_what_a_sweep_has_not_is_left_out(tmp_path: Path) -> None:
     report = write_report(sweep)
     found.feed((report.folder / "report.html").read_text(encoding="utf-8"))
     said = "".join(found.texts)
-    for absent in ("Learning curves", "Fidelity of the samples", "Samples", "Best fraction", "1 failed"):
+    for absent in ("Learning curves", "Fidelity of the samples", "Samples", "Best fraction", "1 run failed"):
         assert absent not in said
     assert "Nothing to judge: no arm with synthetic data came to its end." in said
     assert "Fewer than 3 seeds" in said

@@ -15,7 +15,6 @@ from lightning_diffaug.ablation.fidelity_records import fidelity_of
 from lightning_diffaug.ablation.findings import find
 from lightning_diffaug.ablation.learning_curves import learning_curve
 from lightning_diffaug.ablation.markup import data, element, table
-from lightning_diffaug.ablation.notes import notes
 from lightning_diffaug.ablation.runs import read_sweep
 from lightning_diffaug.ablation.summary import ArmSummary, summarise
 
@@ -88,7 +87,13 @@ def test_a_class_whose_name_ends_like_a_corrected_figure_is_a_class(tmp_path: Pa
 def test_whether_a_sweep_can_be_repeated_is_said(tmp_path: Path, data_settings: object, said: str) -> None:
     arms = _arms(tmp_path, Arm("real_only", 0.8), ARM, config={"data": data_settings})
     (findings,) = find(arms)
-    assert any(said in note for note in notes(findings))
+    assert any(said in note for note in findings.notes)
+    assert not any("measured seconds" in note for note in findings.notes)
+
+
+def test_arms_of_equal_time_are_no_part_of_what_can_be_repeated(tmp_path: Path) -> None:
+    (findings,) = find(_arms(tmp_path, Arm("real_only", 0.8), Arm("real_only, equal time", 0.8), ARM))
+    assert any("same figures again, but for arms of equal time" in note for note in findings.notes)
 
 
 def test_text_and_attributes_are_escaped_and_data_end_no_element() -> None:

@@ -3,16 +3,22 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from scipy import stats
+from written_sweep import Arm, write_sweep
 
 from lightning_diffaug.ablation.failed import write_failed
-from lightning_diffaug.ablation.report import write_report
+from lightning_diffaug.ablation.numbers import p_value
+from lightning_diffaug.ablation.report import write_report, write_reports
+from lightning_diffaug.ablation.summary import summarise
+from lightning_diffaug.ablation.verdict import judge_each
 
 WriteRun = Callable[..., Path]
 METRICS = ("acc", "acc_balanced", "acc_rare", "auroc")
@@ -86,7 +92,7 @@ def test_comparison_gives_paired_differences_in_percentage_points(sweep: Path) -
     assert list(shown) == ["oversampling", "classical"]
     for other, cells in shown.items():
         assert cells[0] == "5"
-        for metric, digits, cell in zip(METRICS[1:], (1, 1, 2), cells[1:4], strict=True):
+        for metric, digits, cell in zip(METRICS, (1, 1, 1, 2), cells[1:5], strict=True):
             mixed, arm = (_column(runs, name, f"test/{metric}") for name in ("mixed-0.25", other))
             test = stats.ttest_rel(mixed, arm)
             low, high = test.confidence_interval(0.95)
@@ -96,11 +102,11 @@ def test_comparison_gives_paired_differences_in_percentage_points(sweep: Path) -
 
 def test_comparison_shows_means_in_per_cent_with_their_interval(sweep: Path) -> None:
     report = write_report(sweep)
-    values = _column(_rows(report.folder / "runs.csv"), "classical", "test/acc_balanced")
+    values = _column(_rows(report.folder / "runs.csv"), "classical", "test/acc")
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     cell = _table(report.text, "arm")["classical"][2]
     assert cell == f"{100 * np.mean(values):.1f} ± {100 * (high - low) / 2:.1f}"
-    assert "Optimiser steps are equal: 630 in every run" in report.text
+    assert "Equal in all arms: optimiser steps (630)" in report.text
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_each_class_that_is_rare_in_every_run_has_its_own_figures(tmp_path: Path
         write_run(number, seed, ARMS[arm], arm, [f"arm={arm}"], rare=["1", "2", "3"][seed % 2 :], **figures)
     report = write_report(tmp_path / "sweep")
     runs, summary = _rows(report.folder / "runs.csv"), _rows(report.folder / "summary.csv")
-    general, each = report.text.split("## Accuracy on each rare class")
+    general, each = report.text.split("### Accuracy on each rare class")
     assert "class 2" not in general
     heads = [cell.strip() for cell in each.splitlines()[4].strip("| ").split("|")]
     assert heads == ["arm", "fraction", "seeds", "class 2, %", "class 3, %"], "class 1 is rare in some runs alone"
@@ -219,16 +225,81 @@ def test_corrected_scores_have_columns_and_the_p_value_of_the_corrected_metric(
     )
     assert "acc_class_1_corrected_mean" in summary[0]
     assert not any(column.startswith(("evaluations", "val", "cost", "train")) for column in summary[0])
-    tests = [
-        stats.ttest_rel(_column(runs, "mixed-0.25", key), _column(runs, arm, key)).pvalue
-        for arm in ("oversampling", "classical")
-    ]
-    low, high = min(2 * min(tests), 1.0), max(2 * min(tests), max(tests))
-    expected = [low if p == min(tests) else min(high, 1.0) for p in tests]
+    (verdict,) = judge_each(summarise(report.sweep.runs))
+    test = stats.ttest_rel(*(_column(runs, arm, key) for arm in ("mixed-0.25", str(verdict.best_baseline))))
     shown = _table(report.text, "mixed-0.25 minus")
-    assert [cells[-1] for cells in shown.values()] == [f"{p:.3f}" for p in expected]
+    said = {arm: cells[-1] for arm, cells in shown.items()}
+    assert said.pop(str(verdict.best_baseline)) == p_value(float(test.pvalue)), "of one synthetic arm"
+    assert set(said.values()) == {"n/a"}, "the verdict does not measure by it"
     assert "p is of balanced accuracy, class prior corrected" in report.text
 
 
 def test_the_comparison_begins_with_the_verdict(sweep: Path) -> None:
     assert write_report(sweep).text.startswith("# Comparison\n\nNot judged: val/acc is missing")
+
+
+SOME = [Arm("real_only", 0.80), Arm("classical", 0.84), *(Arm("mixed", 0.87, f, "synthetic") for f in (0.25, 0.5))]
+
+
+def test_text_and_page_have_the_same_p_values(tmp_path: Path) -> None:
+    report = write_report(write_sweep(tmp_path / "sweep", SOME, noise=0.02))
+    page = (report.folder / "report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    (verdict,) = judge_each(summarise(report.sweep.runs))
+    for arm in ("mixed-0.25", "mixed-0.5"):
+        for reference in ("real_only", "classical"):
+            found = verdict.comparison(arm, reference)
+            assert found is not None
+            said = p_value(found.p_holm)
+            assert _table(report.text, f"{arm} minus")[reference][-1] == said
+            assert f"p {said} (Holm)".replace("<", "&lt;") in page
+
+
+def test_tasks_are_compared_apart_each_by_its_own_metric(tmp_path: Path) -> None:
+    folders = []
+    for shots in (5, 10):
+        arms = [replace(arm, overrides=(f"real.shots={shots}",)) for arm in SOME]
+        folders.append(write_sweep(tmp_path / str(shots), arms, seeds=3, config={"real": {"shots": shots}}))
+    for path in folders[1].glob("*/classes.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"train_counts": [10] * 10, "rare": []}))
+    text = write_reports(folders, tmp_path / "report").text
+    few, many = (part.split("\n", 1) for part in text.split("\n## ")[1:])
+    assert (few[0], many[0]) == ("5", "10")
+    assert "10/" not in few[1]
+    assert "5/" not in many[1].replace("0.25", "").replace("0.5", "")
+    assert "accuracy, %" not in few[1].replace("balanced accuracy, %", "").replace("classes' accuracy, %", "")
+    assert "| accuracy, % | the same, prior corrected, % |" in many[1]
+    assert "p is of accuracy, class prior corrected" in many[1]
+
+
+def _interrupted(tmp_path: Path, *unread: str) -> Path:
+    """A sweep of arms in folders as an ablation names them, those of some without what runs leave."""
+    folder = tmp_path / "sweep"
+    names = []
+    for number, path in enumerate(sorted(write_sweep(folder, SOME, seeds=3).glob("*/metrics.json"))):
+        arm = OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")[0].partition("=")[2]
+        name = f"{arm}.0123abcd/seed-{number}"
+        (folder / name).parent.mkdir(exist_ok=True)
+        path.parent.rename(folder / name)
+        names.append(name)
+    (folder / "jobs.json").write_text(json.dumps({"overrides": [], "folders": [*names, *unread]}))
+    return folder
+
+
+def test_a_sweep_that_was_stopped_says_beside_the_verdict_which_arms_are_not_whole(tmp_path: Path) -> None:
+    report = write_report(_interrupted(tmp_path, "gan-0.5.01234567/seed-0", "gan-0.5.01234567/seed-1"))
+    page = (report.folder / "report.html").read_text(encoding="utf-8")
+    warning = "The sweep is not complete: 2 runs of gan-0.5 have not been run."
+    sentence = next(line for line in report.text.splitlines() if "synthetic data" in line.lower())
+    assert report.text.split(sentence)[1].startswith(f"\n\n- Warning: {warning}")
+    assert warning in page.split('class="warnings"')[1].split("</ul>")[0]
+    assert "In no figure above: 2 runs were not run" in report.text
+
+
+def test_an_arm_whose_runs_all_failed_is_said_beside_the_verdict(tmp_path: Path) -> None:
+    folder = _interrupted(tmp_path, "mixup.01234567/seed-0", "classical.0123abcd/seed-9")
+    for name in ("mixup.01234567/seed-0", "classical.0123abcd/seed-9"):
+        write_failed(folder / name, RuntimeError("gone"), ["arm=any"])
+    text = write_report(folder).text
+    assert "- Warning: Left out, as none of their runs came to its end: mixup." in text
+    assert "not complete" not in text
+    assert "In no figure above: 2 runs failed" in text

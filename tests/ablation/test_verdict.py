@@ -29,6 +29,11 @@ def _judge(arms: Sequence[Planted], number: int = 0, metric: str | None = None) 
     return verdict
 
 
+def texts(verdict: Verdict, warn: bool | None = None) -> list[str]:
+    """Its notes: all, those that warn, or those that do not."""
+    return [note.text for note in verdict.notes if warn in (None, note.warns)]
+
+
 def test_a_planted_gain_helps_and_the_sentence_says_how_much_at_which_fraction_and_against_what() -> None:
     verdict = _judge(HELPS)
     assert verdict.kind == "helps"
@@ -172,11 +177,13 @@ def test_a_gain_that_cannot_be_told_from_a_noisy_control_is_no_evidence() -> Non
 def test_without_a_control_or_with_few_seeds_of_it_that_is_noted() -> None:
     verdict = _judge((*BASELINES, mixed(0.25, 0.03)))
     assert (verdict.kind, verdict.control) == ("helps", None)
-    assert any(note.startswith("No control arm") for note in verdict.notes)
+    assert any(note.startswith("No control arm") for note in texts(verdict, warn=True))
+    null = _judge((*BASELINES, mixed(0.25)), 1)
+    assert any(note.startswith("No control arm") for note in texts(null, warn=False))
     few = _judge((*BASELINES, replace(CONTROL, seeds=range(2)), mixed(0.25, 0.03)))
     assert (few.kind, few.control) == ("helps", "control-0.25")
     assert "Against control" not in few.sentence
-    assert any("too few seeds in common with control-0.25" in note for note in few.notes)
+    assert any("too few seeds in common with control-0.25" in note for note in texts(few))
 
 
 def test_the_control_of_the_same_fraction_counts_else_it_is_noted() -> None:
@@ -185,7 +192,7 @@ def test_the_control_of_the_same_fraction_counts_else_it_is_noted() -> None:
     assert (both.control, both.kind) == ("control-0.25", "helps")
     verdict = _judge((*BASELINES, other, mixed(0.25, 0.04)))
     assert verdict.control == "control-0.5"
-    assert any("fills another fraction" in note for note in verdict.notes)
+    assert any("fills another fraction" in note for note in texts(verdict))
 
 
 def test_less_than_the_same_arm_at_fraction_0_harms() -> None:
@@ -239,15 +246,15 @@ def test_arms_with_other_seeds_are_compared_over_the_common_ones() -> None:
     assert found is not None
     assert found.deciding is not None
     assert found.deciding.n == 4
-    assert any("Arms with fewer seeds" in note for note in verdict.notes)
+    assert any("Arms with fewer seeds" in note for note in texts(verdict))
 
 
 def test_an_arm_that_failed_on_most_seeds_is_not_chosen() -> None:
     lucky = Planted("lucky", 0.05, seeds=[2])
     verdict = _judge((*BASELINES, lucky, mixed(0.25, 0.03), mixed(0.5, 0.2, seeds=[0, 1])))
     assert (verdict.arm, verdict.best_baseline, verdict.kind) == ("mixed-0.25", "classical_mixup", "helps")
-    assert any("Left out of the choice" in note and "lucky" in note for note in verdict.notes)
-    assert any("Left out of the choice" in note and "mixed-0.5" in note for note in verdict.notes)
+    for name in ("lucky", "mixed-0.5"):
+        assert any("Left out of the choice" in note and name in note for note in texts(verdict, warn=True))
 
 
 def test_without_corrected_scores_the_raw_ones_decide_and_that_is_said() -> None:
@@ -257,7 +264,7 @@ def test_without_corrected_scores_the_raw_ones_decide_and_that_is_said() -> None
     assert (verdict.kind, verdict.corrected) == ("helps", False)
     assert "class prior NOT corrected" in verdict.sentence
     assert "may be a shift of it" in verdict.sentence
-    assert any("corrected scores are missing in classical_mixup" in note for note in verdict.notes)
+    assert any("corrected scores are missing in classical_mixup" in note for note in texts(verdict))
 
 
 def test_auroc_needs_no_correction() -> None:
@@ -270,7 +277,7 @@ def test_who_trained_longer_does_not_help_and_who_trained_less_does_not_harm() -
     longer = _judge((*BASELINES, mixed(0.25, 0.03, steps=900)))
     assert longer.kind == "no_evidence"
     assert "trained longer (900 steps, classical_mixup 630)" in longer.sentence
-    assert any("NOT equal (630 to 900)" in note for note in longer.notes)
+    assert any("NOT equal (630 to 900)" in note for note in texts(longer))
     less = _judge((*BASELINES, mixed(0.25, -0.15, steps=300)))
     assert less.kind == "no_evidence"
     assert "trained fewer steps" in less.sentence
@@ -288,15 +295,47 @@ def test_an_arm_of_equal_wall_clock_time_stands_beside() -> None:
     verdict = _judge((*HELPS, timed))
     assert (verdict.kind, verdict.best_baseline, verdict.equal_time) == ("helps", "classical_mixup", timed.name)
     assert "classical_mixup_time trains 2000 steps: mixed-0.25 minus it is -" in verdict.sentence
-    assert not any("NOT equal" in note for note in verdict.notes)
+    assert not any("NOT equal" in note for note in texts(verdict))
 
 
 def test_an_arm_that_did_not_get_all_of_the_time_is_said() -> None:
     costs = {"train/seconds": 10.0, "cost/fit_seconds": 80.0, "cost/generator_seconds": 10.0}
     arms = [replace(arm, metrics=costs) if arm.fraction else arm for arm in HELPS]
-    for seconds, said in ((40.0, "With 40 of the 100 seconds,"), (95.0, "With the same wall-clock time,")):
+    for seconds, said in (
+        (40.0, "With 40 of the 100 seconds (ablation.equal_time_limit),"),
+        (95.0, "With the same wall-clock time,"),
+    ):
         timed = Planted("timed", steps=2000, equal="wall_clock", metrics={"train/seconds": seconds})
         assert said in _judge((*arms, timed)).sentence
+
+
+def test_at_equal_wall_clock_time_it_is_said_which_arms_had_it_and_which_not_all_of_it() -> None:
+    costs = {"train/seconds": 10.0, "cost/fit_seconds": 80.0, "cost/generator_seconds": 10.0}
+    arms = [replace(arm, equal="wall_clock", metrics=costs if arm.fraction else {}) for arm in HELPS]
+    others = "were given the wall-clock time of the best synthetic arm{}. The others trained 630 steps."
+    for seconds, said in ((95.0, ""), (40.0, ", within ablation.equal_time_limit times their steps ({} 40 of 100 s")):
+        name = "classical_mixup, equal time"
+        timed = Planted(name, 0.005, steps=2000, equal="wall_clock", metrics={"train/seconds": seconds})
+        verdict = _judge((*arms, timed))
+        said = said.format(f"{name} had") + "econds)" * bool(said)
+        assert (verdict.kind, verdict.best_baseline) == ("helps", name)
+        assert verdict.sentence.endswith(others.format(said))
+        assert not any("wall-clock time" in note for note in texts(verdict)), "once is enough"
+    assert "NOT equal in wall-clock time" in _judge(arms).sentence
+
+
+def test_a_run_that_diverged_has_no_score_and_is_named() -> None:
+    runs = [
+        replace(run, metrics={**run.metrics, "test/loss": math.nan if run.folder == "mixed-0.25/seed-3" else 0.5})
+        for run in planted_runs(HELPS)
+    ]
+    (verdict,) = judge_each(summarise(runs))
+    assert verdict.kind == "helps"
+    found = verdict.comparison("mixed-0.25", "classical_mixup")
+    assert found is not None
+    assert found.deciding is not None
+    assert found.deciding.n == 4
+    assert "1 of 40 runs diverged, and have no score: mixed-0.25 (seed 3)." in texts(verdict, warn=True)
 
 
 def test_equal_values_everywhere_are_no_evidence() -> None:
@@ -349,7 +388,7 @@ def test_real_only_as_the_best_baseline_is_named_once() -> None:
     verdict = _judge((REAL, mixed(0.25, 0.03)))
     assert (verdict.kind, verdict.best_baseline, verdict.real_only) == ("helps", "real_only", "real_only")
     assert "Against real data alone" not in verdict.sentence
-    assert any("is the only arm without a generator" in note for note in verdict.notes)
+    assert any("is the only arm without a generator" in note for note in texts(verdict))
 
 
 def test_one_generator_of_all_seeds_is_said() -> None:
@@ -361,19 +400,34 @@ def test_one_generator_of_all_seeds_is_said() -> None:
         (verdict,) = judge_each(summarise([replace(run, config=configs[run.seed]) for run in runs]))
         return verdict
 
-    assert judged([config(0, 0)] * 5).sentence.endswith("conditional on one generator: all seeds share it.")
+    assert judged([config(0, 0)] * 5).sentence.endswith(
+        "conditional on one generator: all seeds share it, and generator.seed varies it."
+    )
     for configs in ([config(seed, 0) for seed in range(5)], [config(0, seed) for seed in range(5)]):
         verdict = judged(configs)
         assert not verdict.one_generator
         assert "one generator" not in verdict.sentence
 
 
+def test_seeds_that_draw_no_training_images_share_one_generator() -> None:
+    def shares(**real: Any) -> bool:
+        runs = planted_runs((*BASELINES, mixed(0.25, 0.03)))
+        configs = [{"real": {**real, "seed": seed}, "generator": {"seed": 0}} for seed in range(5)]
+        return judge_each(summarise([replace(run, config=configs[run.seed]) for run in runs]))[0].one_generator
+
+    assert shares(shots=None, rare_classes=0, rare_shots=None)
+    assert shares(shots=None, rare_classes=None)
+    assert not shares(shots=None, rare_classes=2)
+    assert not shares(shots=10, rare_classes=0)
+    assert not shares(), "of other data it is not known what their seed does"
+
+
 def test_a_test_set_that_was_scored_twice_is_noted() -> None:
-    assert any("scored once in each run" in note for note in _judge(HELPS).notes)
+    assert any("scored once in each run" in note for note in texts(_judge(HELPS)))
     twice = replace(CLASSICAL[0], metrics={"test/evaluations": 2.0})
-    assert any("more than once in 5 of" in note for note in _judge((*HELPS, twice)).notes)
+    assert any("more than once in 5 of" in note for note in texts(_judge((*HELPS, twice))))
     without = [replace(arm, without=("test/evaluations",)) for arm in HELPS]
-    assert any("not recorded" in note for note in _judge(without).notes)
+    assert any("not recorded" in note for note in texts(_judge(without)))
 
 
 def test_tasks_of_one_sweep_are_judged_apart() -> None:
