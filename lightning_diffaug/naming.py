@@ -23,11 +23,15 @@ from lightning_diffaug.errors import ConfigurationError
 
 _OWN = __name__.split(".")[0]
 _INSTALLED = {"site-packages", "dist-packages"}
-_HOW = (
-    'Give it as {"_target_": "package.module.Class", <arguments>}, or add a method config() that returns the '
-    "constructor's arguments as plain values, or keep each argument in an attribute of its name; or set "
-    "refill=sync, which uses the object as it is."
-)
+
+
+def _how(what: str) -> str:
+    """What to do about an object without a name; only a generator may also stay in the trainer's process."""
+    sync = "; or set refill=sync, which uses the object as it is" if what.startswith("generator") else ""
+    return (
+        'Give it as {"_target_": "package.module.Class", <arguments>}, or add a method config() that returns the '
+        f"constructor's arguments as plain values, or keep each argument in an attribute of its name{sync}."
+    )
 
 
 def plain(value: Any, what: str) -> Any:
@@ -54,12 +58,12 @@ def _import_path(target: Any, what: str) -> str:
     if not module or not name or "<" in name:
         raise ConfigurationError(
             f"{what} ({target!r}) has no import path (a lambda, a local function or class), so the refill process "
-            f"cannot make it. Define it at the top level of a module. {_HOW}"
+            f"cannot make it. Define it at the top level of a module. {_how(what)}"
         )
     if module == "__main__":
         raise ConfigurationError(
             f"{what} ({name}) is defined in the script that is running, and the refill process does not run your "
-            f"script again. Move it to a module that can be imported. {_HOW}"
+            f"script again. Move it to a module that can be imported. {_how(what)}"
         )
     return f"{module}.{name}"
 
@@ -81,12 +85,12 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
     if isinstance(target, (Mapping, DictConfig)):
         named = plain(target, what)
         if "_target_" not in named:
-            raise ConfigurationError(f"{what}={named} has no _target_. {_HOW}")
+            raise ConfigurationError(f"{what}={named} has no _target_. {_how(what)}")
         return dict(named)
     if inspect.ismethod(target) and not inspect.isclass(target.__self__):
         raise ConfigurationError(
             f"{what} is the method {target.__qualname__} of an object, which has no import path. Give the object "
-            f"itself. {_HOW}"
+            f"itself. {_how(what)}"
         )
     if inspect.isroutine(target) or inspect.isclass(target):
         return {"_target_": "hydra.utils.get_object", "path": _import_path(target, what)}
@@ -101,14 +105,14 @@ def name_of(target: Any, what: str = "generator") -> dict[str, Any]:
         except ValueError:  # a type of C, such as functools.partial
             raise ConfigurationError(
                 f"{what} is a {path}, which does not say what it is made of, so the refill process cannot make it "
-                f"again. {_HOW}"
+                f"again. {_how(what)}"
             ) from None
         kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         missing = [p.name for p in parameters if p.kind in kinds or not hasattr(target, p.name)]
         if missing:
             raise ConfigurationError(
                 f"{what} ({path}) does not keep its argument {missing[0]!r}, so the refill process cannot make it "
-                f"again. {_HOW}"
+                f"again. {_how(what)}"
             )
         arguments = {p.name: getattr(target, p.name) for p in parameters}
     return {"_target_": path, **{key: plain(value, f"{what}.{key}") for key, value in arguments.items()}}
@@ -130,7 +134,7 @@ def build(named: Mapping[str, Any], what: str = "generator") -> Any:
     except Exception as error:
         raise ConfigurationError(
             f"{what}: {path} cannot be imported ({error}), so nothing can be made of it. It has to be in a module on "
-            f"sys.path, at its top level. {_HOW}"
+            f"sys.path, at its top level. {_how(what)}"
         ) from error
     return instantiate(dict(named), _convert_="all")
 

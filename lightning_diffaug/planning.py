@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from lightning_diffaug.mixing.sampler import MixSettings
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.spec import LABEL
+
+log = logging.getLogger(__name__)
 
 
 def named_planner(
@@ -45,6 +48,8 @@ def named_planner(
     Raises:
         ConfigurationError: A setting is none of a planner, or does not go with the data.
     """
+    if not isinstance(planner, (str, Mapping)) and not callable(getattr(planner, "plan", None)):
+        raise ConfigurationError(_no_planner(planner))
     own = not isinstance(planner, (str, Mapping)) or (isinstance(planner, Mapping) and "_target_" in planner)
     field = None if own else labels_field(planner, data, generator)
     made: Any = planner if own else _planner(planner, field, real_guided, mix, data, generator, seed)
@@ -149,11 +154,15 @@ def _shares(
     elif isinstance(planner, Mapping):
         shares = class_shares(planner, n, names, "data.planner")
     else:
-        raise ConfigurationError(
-            f"data.planner={planner!r} is none of auto, uniform, as_real, {{class: share}}, {{fill: samples}}, "
-            "{temperature: T} or a planner object: it says which classes the pool holds. Set data.planner=auto."
-        )
+        raise ConfigurationError(_no_planner(planner))
     return [float(share) for share in shares]
+
+
+def _no_planner(planner: Any) -> str:
+    return (
+        f"data.planner={planner!r} is none of auto, uniform, as_real, {{class: share}}, {{fill: samples}}, "
+        "{temperature: T} or a planner object: it says which classes the pool holds. Set data.planner=auto."
+    )
 
 
 def _labels_shares(
@@ -193,6 +202,28 @@ def _with_text(
             "the captions)."
         )
     return made
+
+
+def warn_of_unread_text(generator: Any, gates: Sequence[Any], data: RealTraining) -> None:
+    """Says that prompts have no effect where the generator is of this library and takes none, and nothing else does.
+
+    Args:
+        generator: The generator.
+        gates: The gates; one of the user's own may read prompts.
+        data: The real training data, whose caption may be the prompt.
+    """
+    asked = _layers(generator)[-1]
+    readers = [gate for gate in gates if gate.name == "caption" or not _of_library(gate)]
+    if _of_library(asked) and not _takes_prompts(asked) and not readers and not data.spec.texts:
+        log.warning(
+            "data.text has no effect: %s takes no prompts, and no gate reads them. Set data.text=null, or a generator "
+            "that takes them (generator=pipeline, generator=remote).",
+            type(asked).__name__,
+        )
+
+
+def _of_library(part: Any) -> bool:
+    return type(part).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _pairs(planner: Any) -> str:

@@ -78,21 +78,23 @@ def check_learner(pool: PoolSettings, generator: Any, gates: Sequence[Any]) -> N
     """Refuses parts that need the learner's weights where they are not handed over."""
     if pool.feedback is not None and pool.feedback.hand_over:
         return
-    for key, part in [("generator", generator), *((f"gates.{getattr(gate, 'name', '')}", gate) for gate in gates)]:
+    parts = [("generator", "generator.feedback_scale=0", generator)]
+    parts += [(key := f"gates.{getattr(gate, 'name', '')}", f"{key}=false", gate) for gate in gates]
+    for key, off, part in parts:
         if getattr(part, "needs_learner", False):
             raise ConfigurationError(
                 f"{key} asks the learner itself, whose weights the refill process does not get. Set feedback=practice "
-                f"(feedback.hand_over=true), or leave {key} out."
+                f"(feedback.hand_over=true), or {off}."
             )
 
 
-def check_device(named: Mapping[str, Any] | None) -> None:
-    """Refuses a device that is not there, where the generator has that setting; no device is touched.
+def check_device(named: Mapping[str, Any] | None, key: str = "generator") -> None:
+    """Refuses a device that is not there, where the generator, or gate, has that setting; no device is touched.
 
     The refill process alone would find it out late, and with a full pool nobody would.
     """
     if isinstance(wrapped := (named or {}).get("generator"), Mapping):
-        check_device(wrapped)
+        check_device(wrapped, key)
     wanted = (named or {}).get("device")
     if not isinstance(wanted, str) or wanted == "auto":
         return
@@ -101,11 +103,11 @@ def check_device(named: Mapping[str, Any] | None) -> None:
         count = torch.get_device_module(device).device_count()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"generator.device={wanted} is no device that torch computes on ({str(error).splitlines()[0]}). Set "
-            "generator.device to auto, cpu, or a GPU such as cuda:0."
+            f"{key}.device={wanted} is no device that torch computes on ({str(error).splitlines()[0]}). Set "
+            f"{key}.device to auto, cpu, or a GPU such as cuda:0."
         ) from error
     if (device.index or 0) >= count:
         raise ConfigurationError(
-            f"generator.device={wanted} is not there: torch finds {count} devices of the kind {device.type} on this "
-            "machine. Set generator.device to auto or cpu."
+            f"{key}.device={wanted} is not there: torch finds {count} devices of the kind {device.type} on this "
+            f"machine. Set {key}.device to auto or cpu."
         )

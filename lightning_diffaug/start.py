@@ -22,7 +22,7 @@ from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
 from lightning_diffaug.naming import build, name_of
-from lightning_diffaug.planning import named_planner
+from lightning_diffaug.planning import named_planner, warn_of_unread_text
 from lightning_diffaug.pool import EpochCache, capacity_slots
 from lightning_diffaug.pool.private import remove_left_behind
 from lightning_diffaug.pool.process import machine_id, surely_dead
@@ -176,9 +176,13 @@ def _refill(
     gates = [build(name, "gates") for name in gate_names]
     fits = named is not None and hasattr(generator, "fit_key")
     check_learner(pool, generator, gates)
-    for gate in gates:
+    for gate, name in zip(gates, gate_names, strict=True):
+        if settings.mode != "none" and "device" in getattr(gate, "unnamed", ()):
+            check_device(name, f"gates.{gate.name}")
         if callable(getattr(gate, "check", None)):
             gate.check(data.spec, tuple(data.class_names))
+    if pool.text is not None:
+        warn_of_unread_text(generator, gates, data)
     snapshot = None
     if (fits or any(reads_data(part) for part in (planning, *gates))) and (snapshot := data.snapshot()) is None:
         raise ConfigurationError(NO_SNAPSHOT if fits else _NO_REAL_SAMPLES)

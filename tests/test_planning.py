@@ -74,6 +74,15 @@ def test_quotas_depend_on_data_and_allocation_and_never_on_the_fraction(tmp_path
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("planner", [5, None, [1, 2], "foo"])
+def test_what_is_no_planner_is_refused_with_the_rules_that_there_are(planner: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"data\.planner=.* is none of auto, uniform, as_real, .*temper"
+    ) as error:
+        _slots(tmp_path, planner=planner)
+    assert "refill=sync" not in str(error.value)
+
+
 def test_a_rule_that_gives_nothing_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"data\.planner\.fill=2: no class lacks anything"):
         _slots(tmp_path, planner={"fill": 2})

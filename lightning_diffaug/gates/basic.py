@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_diffaug.gates.checks import check_number
+
 
 def _rows(value: Tensor) -> Tensor:
     return value.reshape(len(value), -1)
@@ -31,10 +33,17 @@ class NotBlank:
 
     Args:
         contrast: Least difference between the highest and the lowest value of some field, of 2 (from -1 to 1).
+
+    Raises:
+        ConfigurationError: It is not in [0, 2].
     """
 
     contrast: float = 0.05
     name: str = "blank"
+
+    def __post_init__(self) -> None:
+        what = "the least difference between a sample's highest and lowest value"
+        check_number(self.contrast, "blank", "contrast", what, 0.05, 0, 2)
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): some field of the row is not constant."""
@@ -46,10 +55,17 @@ class NotBlank:
 
 @dataclass(frozen=True)
 class InRange:
-    """Rejects rows with a value outside [-1, 1] by more than `tolerance` (a generator that scales otherwise)."""
+    """Rejects rows with a value outside [-1, 1] by more than `tolerance` (a generator that scales otherwise).
+
+    Raises:
+        ConfigurationError: It is below 0.
+    """
 
     tolerance: float = 0.05
     name: str = "range"
+
+    def __post_init__(self) -> None:
+        check_number(self.tolerance, "range", "tolerance", "how far outside [-1, 1] a value may be", 0.05, 0)
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): every value of the row is in [-1 - tolerance, 1 + tolerance]."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_diffaug.conditions.captions import PROMPT
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import Verdict
+from lightning_diffaug.gates.checks import as_set, check_image
 from lightning_diffaug.gates.encoders import VisionFeatures, unit_vectors
 from lightning_diffaug.gates.models import BATCH, GivenModule, LocalModel, image_of, is_folder
 from lightning_diffaug.spec import LABEL
@@ -67,14 +68,18 @@ class CaptionAgreement:
         if model is None:
             raise ConfigurationError(
                 f"{_KEY}.model is not set: it is the local folder of a CLIP-like model as save_pretrained writes it, "
-                f"or the import path of a scorer of your own. Set {_KEY}.model, or {_KEY}=false."
+                f"or the import path of a scorer of your own. Set {as_set(self.name, model='FOLDER')}, or {_KEY}=false."
             )
         for name, value in (("threshold", threshold), ("contrast", contrast)):
             if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-                raise ConfigurationError(f"{_KEY}.{name}={value!r} is no number. Set {_KEY}.{name} to one, or to null.")
+                raise ConfigurationError(
+                    f"{_KEY}.{name}={value!r} is no number. Set {as_set(self.name, model=model, **{name: 0.2})}, or it "
+                    "to null."
+                )
         if threshold is None and contrast is None:
             raise ConfigurationError(
-                f"{_KEY}.threshold and {_KEY}.contrast are both null, so it would let everything pass. Set one of them."
+                f"{_KEY}.threshold and {_KEY}.contrast are both null, so it would let everything pass. Set e.g. "
+                f"{as_set(self.name, model=model, contrast=0.0)}."
             )
         if "{label}" not in template:
             raise ConfigurationError(
@@ -102,9 +107,14 @@ class CaptionAgreement:
         return self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
-        """Refuses data whose classes it would need, and a folder that is not there, before anything is made."""
-        if isinstance(self.asks, LocalModel):
-            self.asks.path()
+        """Looks at data and model before anything is made.
+
+        Raises:
+            ConfigurationError: There are no images or no classes where they are needed, or the model is not there or
+                cannot be made.
+        """
+        self.asks.check()
+        check_image(spec, self.name, self._field)
         if self._contrast is not None and LABEL not in spec:
             raise ConfigurationError(_NO_CLASSES)
         self._known(class_names)
@@ -197,5 +207,5 @@ class CaptionAgreement:
 
 _NO_CLASSES = (
     f"{_KEY}.contrast compares a sample's caption with those of other classes, and the data have no classes. Set "
-    f"{_KEY}.contrast to null and {_KEY}.threshold to a similarity."
+    f"{as_set('caption', model='FOLDER', contrast=None, threshold=0.2)}, or {_KEY}=false."
 )

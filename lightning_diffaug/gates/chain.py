@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_diffaug.conditions.planner import take
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.gates.checks import as_set
 
 SAFETY = "safety"
 """The reason of what a safety checker objects to, a generator's own or the gate of that name."""
@@ -162,7 +163,7 @@ def ranking(gates: Sequence[Gate]) -> Any:
         first, *others = [gate.name for gate in choosing]
         raise ConfigurationError(
             f"the gates {[first, *others]} all choose among candidates, and only one can. Set "
-            f"gates.{first}.candidates=1, or {', '.join(f'gates.{name}=false' for name in others)}."
+            f"{as_set(first, candidates=1)}, or {', '.join(f'gates.{name}=false' for name in others)}."
         )
     return next((gate for gate in choosing if gate.candidates > 1), None)
 

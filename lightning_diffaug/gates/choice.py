@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def chosen_gates(gates: Any, left_out: Sequence[str] = ()) -> list[Any]:
         Gates, or their names as mappings with ``_target_``, in order.
 
     Raises:
-        ConfigurationError: A name is unknown, or arguments do not fit.
+        ConfigurationError: A name is unknown, arguments do not fit, or something is no gate.
     """
     if gates is not None and not isinstance(gates, Mapping):
         if isinstance(gates, (str, bytes)) or not isinstance(gates, Sequence):
@@ -56,20 +57,25 @@ def chosen_gates(gates: Any, left_out: Sequence[str] = ()) -> list[Any]:
                 f"gates={gates!r} is neither a list of gates nor a mapping of their names. Set gates to e.g. "
                 "{class: true}, or data.gates to null."
             )
+        for place, gate in enumerate(gates):
+            if not _is_own(gate):
+                raise ConfigurationError(
+                    f"gates[{place}]={gate!r} is no gate. A list holds objects with __call__(samples, condition), or "
+                    "{_target_: package.module.Class}; gates by name go into a mapping, such as gates={class: true}."
+                )
         return list(gates)
     given = dict(gates or {})
     wanted: dict[str, Any] = {name: name in ON and name not in left_out for name in GATES}
     for name, value in given.items():
-        own = (isinstance(value, Mapping) and "_target_" in value) or not (
-            value is None or isinstance(value, (bool, Mapping))
-        )
-        if name not in GATES and not own:
+        if name not in GATES and (value is None or isinstance(value, (bool, Mapping))) and not _is_own(value):
             near = difflib.get_close_matches(str(name), GATES, n=1)
             hint = f" Did you mean gates.{near[0]}?" if near else ""
             raise ConfigurationError(
                 f"gates.{name} is no gate of this library, which has {', '.join(GATES)}.{hint} A gate of your own is "
                 f"gates.{name}={{_target_: package.module.Class}}."
             )
+        if not (value is None or isinstance(value, (bool, Mapping)) or _is_own(value)):
+            raise ConfigurationError(_no_gate(name, value))
         if name in left_out and value is True:  # as the defaults have it; arguments ask for it
             continue
         wanted[name] = value
@@ -83,9 +89,37 @@ def _made(name: str, value: Any) -> Any:
         return GATES[name]()
     if not isinstance(value, Mapping) or "_target_" in value:
         return build(value, f"gates.{name}") if isinstance(value, Mapping) else value
+    known = arguments_of(name)
+    if unknown := [key for key in value if key not in known]:
+        near = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        raise ConfigurationError(
+            f"gates.{name}={dict(value)}: {unknown[0]} is no argument of it, which has {', '.join(known) or 'none'}."
+            + (f" Did you mean {near[0]}?" if near else f" Leave {unknown[0]} out.")
+        )
     try:
         return GATES[name](**value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
         raise ConfigurationError(
             f"gates.{name}={dict(value)} does not fit ({error}). Set gates.{name} to true, false, or its arguments."
         ) from error
+
+
+def arguments_of(name: str) -> list[str]:
+    """What a gate by name may be given; its own name is not among it."""
+    return [key for key in inspect.signature(GATES[name]).parameters if key != "name"]
+
+
+def _is_own(value: Any) -> bool:
+    """Whether it is a gate of the user's own, as an object or by its name."""
+    return "_target_" in value if isinstance(value, Mapping) else callable(value)
+
+
+def _no_gate(name: str, value: Any) -> str:
+    own = "a gate of your own as {_target_: package.module.Class}"
+    if name not in GATES:
+        return f"gates.{name}={value!r} is no gate. Set gates.{name} to {own}, or leave it out."
+    known = arguments_of(name)
+    given = f"a mapping of its arguments ({', '.join(known)}), " if known else ""
+    return f"gates.{name}={value!r} is no gate. Set gates.{name} to true, false, {given}or {own}."

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.checks import as_set
 
 CLASSIFIER_VERSION = 1
 """Part of the fit's fingerprint; raised with any change of the network or of how it is fitted."""
@@ -56,9 +57,10 @@ class ClassifierSettings:
             value, whole = getattr(self, name), isinstance(getattr(type(self), name), int)
             number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
             if not number or not low <= value <= high:
+                kind = "whole number" if whole else "number"
                 raise ConfigurationError(
-                    f"{name}={value!r} of the gates' classifier is no {'whole ' if whole else ''}number from {low:g} "
-                    f"to {high:g}. Set gates.class.fit.{name} so."
+                    f"gates.class.fit.{name}={value!r} of the gates' classifier is no {kind} from {low:g} to {high:g}. "
+                    f"Set {as_set('class', fit={name: getattr(type(self), name)})}."
                 )
 
     @classmethod
@@ -73,7 +75,7 @@ class ClassifierSettings:
         if unknown := [name for name in values if name not in known]:
             raise ConfigurationError(
                 f"gates.class.fit.{unknown[0]} is no setting of the gates' classifier, which has {', '.join(known)}. "
-                "Set one of these."
+                f"Set e.g. {as_set('class', fit={'steps': 800})}."
             )
         return cls(**values)
 

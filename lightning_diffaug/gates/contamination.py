@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lightning_diffaug.gates.copies import check_ratio
+from lightning_diffaug.gates.checks import check_field, check_moves, check_ratio
 from lightning_diffaug.gates.nearest import Neighbours, apart, compared_field
 
 if TYPE_CHECKING:
     from lightning_diffaug.snapshot import Snapshot
+    from lightning_diffaug.spec import SampleSpec
 
 
 class NotHeldOut:
@@ -30,16 +31,24 @@ class NotHeldOut:
         shift: Movement along each axis that is seen through, in pixels.
         mirror: Whether mirrored copies are seen through.
         field: The field to compare; None: the image, or the first continuous one.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
     """
 
     name = "contamination"
 
     def __init__(self, ratio: float = 1 / 3, shift: int = 1, mirror: bool = True, field: str | None = None) -> None:
         self.ratio = check_ratio(ratio, self.name)
+        check_moves(shift, mirror, self.name)
         self.shift, self.mirror, self.field = shift, mirror, field
         self._training: Neighbours | None = None
         self._held_out: Neighbours | None = None
         self._snapshot: Snapshot | None = None
+
+    def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
+        """Refuses a field that is not there, before anything is made."""
+        check_field(spec, self.name, self.field)
 
     def bind(self, snapshot: Snapshot) -> None:
         """Learns the real training samples, which say what distance is usual."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.checks import check_field, check_moves, check_ratio
 from lightning_diffaug.gates.encoders import ChosenEncoder
 from lightning_diffaug.gates.nearest import SAME, Neighbours, apart, compared_field
 from lightning_diffaug.spec import LABEL
@@ -18,20 +19,6 @@ if TYPE_CHECKING:
     from lightning_diffaug.gates.classifier_fit import FittedClassifier
     from lightning_diffaug.snapshot import Snapshot
     from lightning_diffaug.spec import SampleSpec
-
-
-def check_ratio(ratio: float, gate: str, key: str = "ratio") -> float:
-    """A distance ratio, checked.
-
-    Raises:
-        ConfigurationError: It is not in (0, 1).
-    """
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
-        raise ConfigurationError(
-            f"gates.{gate}.{key}={ratio} is not between 0 and 1: it is how near a sample may come, as a share of the "
-            f"distance between real neighbours. Set gates.{gate}.{key} to e.g. 0.33."
-        )
-    return float(ratio)
 
 
 class NotCopy:
@@ -51,6 +38,9 @@ class NotCopy:
             folder, or a module; see `ChosenEncoder`.
         feature_ratio: As `ratio`, for features.
         device: Where a given encoder computes.
+
+    Raises:
+        ConfigurationError: A value is out of its range, or `encoder` is none.
     """
 
     name = "copy"
@@ -68,6 +58,7 @@ class NotCopy:
     ) -> None:
         self.ratio = check_ratio(ratio, self.name)
         self.feature_ratio = check_ratio(feature_ratio, self.name, "feature_ratio")
+        check_moves(shift, mirror, self.name)
         self.shift, self.mirror, self.field, self.device = shift, mirror, field, device
         self._chosen = None if encoder is None else ChosenEncoder(encoder, field, device, "gates.copy.encoder")
         self.encoder = None if self._chosen is None else self._chosen.named
@@ -85,7 +76,15 @@ class NotCopy:
         return None if self._chosen is None else self._chosen.model_key()
 
     def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
-        """Refuses data without classes where the classifier's features are asked for, before anything is made."""
+        """Looks at data and encoder before anything is made.
+
+        Raises:
+            ConfigurationError: The field is not there, the encoder cannot be made, or the classifier's features are
+                asked for and the data have no classes.
+        """
+        check_field(spec, self.name, self.field)
+        if self.asks is not None:
+            self.asks.check(spec[compared_field(spec, self.field)].shape)
         if self.fitted is not None and LABEL not in spec:
             raise ConfigurationError(
                 "gates.copy.encoder=class compares what a classifier sees, and the data have no classes. Set "
@@ -127,6 +126,10 @@ class Unique:
         self.field = field
         self.bound = 0.0
         """Root mean square difference up to which two samples are nearly equal."""
+
+    def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
+        """Refuses a field that is not there, before anything is made."""
+        check_field(spec, self.name, self.field)
 
     def bind(self, snapshot: Snapshot) -> None:
         """Learns how far real neighbours are apart."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_diffaug.conditions.feedback import CRITERIA, Feedback, Learner, scores_of
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import Verdict
+from lightning_diffaug.gates.checks import as_set
 from lightning_diffaug.spec import LABEL
 
 LEAST_BOUND = math.log(2)
@@ -49,18 +50,18 @@ class Hard:
         if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 2:
             raise ConfigurationError(
                 f"gates.hard.candidates={candidates!r} is no whole number from 2: it is how many samples are made for "
-                "each that is kept. Set gates.hard.candidates to e.g. 4."
+                f"each that is kept. Set {as_set(self.name, candidates=4)}."
             )
         if criterion not in CRITERIA:
             raise ConfigurationError(
                 f"gates.hard.criterion={criterion!r} is none of {', '.join(CRITERIA)}: it is what makes a sample hard. "
-                "Set gates.hard.criterion=entropy."
+                f"Set {as_set(self.name, criterion='entropy')}."
             )
         in_range = isinstance(plausible, (int, float)) and not isinstance(plausible, bool) and 0 < plausible <= 1
         if plausible is not None and not in_range:
             raise ConfigurationError(
                 f"gates.hard.plausible={plausible!r} is not in (0, 1]: it is the quantile of real samples' losses up "
-                "to which a candidate is plausible. Set gates.hard.plausible to e.g. 0.95, or to null."
+                f"to which a candidate is plausible. Set {as_set(self.name, plausible=0.95)}, or to null."
             )
         self.criterion = criterion
         self.plausible = None if plausible is None else float(plausible)

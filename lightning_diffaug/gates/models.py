@@ -56,6 +56,8 @@ class GivenModule:
         key: str = "",
     ) -> None:
         self._key, self._device = key, device
+        if args is not None and not isinstance(args, Mapping):
+            raise ConfigurationError(f"{key}.args={args!r} is no mapping. Set {key}.args to {{name: value}}.")
         self.path, self.args = _named(model, args, key)
         self._weights = None if weights is None else str(weights)
         self._size = [size, size] if isinstance(size, int) else None if size is None else list(size)
@@ -68,6 +70,13 @@ class GivenModule:
             raise ConfigurationError(
                 f"{key}.mean={mean} and {key}.std={std} belong together, one number for each channel. Set both, or "
                 "neither."
+            )
+        numbers = [*(mean or ()), *(std or ())]
+        if not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers):
+            raise ConfigurationError(f"{key}.mean={mean} and {key}.std={std} are no lists of numbers. Set both so.")
+        if not all(isinstance(one, int) and one > 0 for one in self._size or ()):
+            raise ConfigurationError(
+                f"{key}.size={size!r} is no whole number of pixels above 0 (or height and width). Set {key}.size so."
             )
         self._mean = None if mean is None else torch.tensor(list(mean)).view(1, -1, 1, 1)
         self._std = None if std is None else torch.tensor(list(std)).view(1, -1, 1, 1)
@@ -82,8 +91,48 @@ class GivenModule:
 
     def model_key(self) -> dict[str, Any]:
         """Its code, and the hash of its weights' file."""
-        weights = None if self._weights is None else identity(self._weights, None, f"{self._key}.weights")
+        file = self._file()
+        weights = None if file is None else identity(str(file), None, f"{self._key}.weights")
         return {"source": source_digest(self._name()), "weights": weights}
+
+    def check(self, shape: Sequence[int] | None = None) -> Tensor | None:
+        """Makes a module as a trial, on the CPU and without its weights, and lets it go.
+
+        Args:
+            shape: Of one sample: a module is asked about a blank one; None: it is only made.
+
+        Returns:
+            What it says of the sample, (1, …); None where it was not asked. A function is never asked.
+
+        Raises:
+            ConfigurationError: It cannot be made or asked, or the file of its weights is not there.
+        """
+        self._file()
+        if self.args is None and not inspect.isclass(found_at(self.path, f"{self._key}.model")):
+            return None
+        module = self._made()
+        if shape is None or not isinstance(module, nn.Module):
+            return None
+        try:
+            with untouched_rng(), torch.inference_mode():
+                said = module.eval()(self._formed(torch.zeros(1, *shape)))
+                return torch.as_tensor(said).clone()
+        except Exception as error:
+            raise ConfigurationError(
+                f"{self._key}.model={self.path} cannot be asked about samples of shape {tuple(shape)} "
+                f"({type(error).__name__}: {_first_line(error)}). Set {self._key}.model, args, size, mean and std to "
+                "what fits them."
+            ) from error
+
+    def _file(self) -> Path | None:
+        """The file of the weights, if there is one."""
+        path = None if self._weights is None else Path(self._weights).expanduser().absolute()
+        if path is not None and not path.is_file():
+            raise ConfigurationError(
+                f"{self._key}.weights={self._weights!r}: there is no file {path}, and gates download nothing. Set "
+                f"{self._key}.weights to a .safetensors file with the state dict of {self.path}."
+            )
+        return path
 
     def _name(self) -> dict[str, Any]:
         """What `build` makes of it: the module, or the function itself."""
@@ -115,20 +164,36 @@ class GivenModule:
 
     def _loaded(self) -> Callable[..., Any]:
         if self._module is None:
-            with untouched_rng():
-                module = build(self._name(), f"{self._key}.model")
-            if self._weights is not None:
-                _read(module, Path(self._weights).expanduser(), self._key)
+            module = self._made()
+            if (file := self._file()) is not None:
+                _read(module, file, self._key)
             if isinstance(module, nn.Module):
                 self._on = resolve_device(self._device, self.trainer_devices)
                 module = module.eval().requires_grad_(False).to(self._on)
-            if not callable(module):
-                raise ConfigurationError(
-                    f"{self._key}.model={self.path} made a {type(module).__name__}, which is no module and no "
-                    f"function. Set {self._key}.model to the import path of one."
-                )
             self._module = module
         return self._module
+
+    def _made(self) -> Callable[..., Any]:
+        name = self._name()
+        try:
+            with untouched_rng():
+                module = build(name, f"{self._key}.model")
+        except Exception as error:
+            cause = error.__cause__ or error  # Hydra's text is about its own configuration
+            raise ConfigurationError(
+                f"{self._key}.model={self.path} cannot be made with the arguments {self.args or {}} "
+                f"({type(cause).__name__}: {_first_line(cause)}). Correct {self._key}.args."
+            ) from error
+        if not callable(module):
+            raise ConfigurationError(
+                f"{self._key}.model={self.path} made a {type(module).__name__}, which is no module and no function. "
+                f"Set {self._key}.model to the import path of one."
+            )
+        return module  # type: ignore[no-any-return]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def is_folder(model: Any) -> bool:
@@ -205,6 +270,15 @@ class LocalModel:
     def model_key(self) -> Any:
         """Hash of its files."""
         return identity(self.path(), None, self._key)
+
+    def check(self, shape: Sequence[int] | None = None) -> Tensor | None:
+        """Checks that the folder is there; the model is not loaded and not asked.
+
+        Raises:
+            ConfigurationError: It is not.
+        """
+        self.path()
+        return None
 
     def pixels(self, x: Tensor) -> Iterator[Tensor]:
         """Images (n, C, H, W) in [-1, 1] as the model takes them, on its device, a batch at a time."""

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lightning_diffaug.gates.checks import as_set
+
 _FIT = "generator.fit.steps and generator.fit.lr"
 _REMEDIES = {
     "shape": "the generator returns tensors of another shape than the data's: correct its generate()",
     "finite": f"samples hold NaN or infinity: look at the generator's number type and at {_FIT}",
     "range": f"values are outside [-1, 1]: let the generator scale them so, or clip; look at {_FIT}",
-    "blank": f"samples show nothing (hardly any contrast): look at {_FIT}, or lower gates.blank.contrast",
-    "safety": "the safety checker flags them: change the prompts, or gates.safety.threshold",
+    "blank": (
+        f"samples show nothing (hardly any contrast): look at {_FIT}, or lower the contrast, "
+        f"{as_set('blank', contrast=0.02)}"
+    ),
+    "safety": "the safety checker flags them: change the prompts, or the threshold of gates.safety",
     "copy": (
         "samples are nearly training samples: the generator repeats what it was fitted on. Lower generator.fit.steps "
-        "or generator.fit.channels, raise the strength where it starts from real samples, or lower gates.copy.ratio"
+        "or generator.fit.channels, raise the strength where it starts from real samples, or lower the ratio, "
+        f"{as_set('copy', ratio=0.25)}"
     ),
     "class": (
-        "samples are not of the class that was asked for: raise generator.fit.steps or the guidance, or lower "
-        "gates.class.confidence"
+        "samples are not of the class that was asked for: raise generator.fit.steps or the guidance, or ask for less, "
+        f"{as_set('class', confidence=0.3)}"
     ),
-    "caption": "samples do not show what their caption says: raise the guidance, or lower gates.caption.threshold",
+    "caption": (
+        "samples do not show what their caption says: raise the guidance, or lower contrast and threshold of "
+        "gates.caption"
+    ),
     "contamination": (
         "samples are nearly validation or test samples: a pretrained model may have seen them. Use another model, or "
         "set gates.contamination=false, which leaves them to be counted"
     ),
     "duplicate": (
         "samples of a slot are nearly equal: the generator makes little variety. Lower the guidance, raise "
-        "generator.num_inference_steps, or lower gates.duplicate.ratio"
+        f"generator.num_inference_steps, or lower the ratio, {as_set('duplicate', ratio=0.1)}"
     ),
-    "hard": "to the learner they are of another class, more clearly than real samples: raise gates.hard.plausible",
+    "hard": (
+        "to the learner they are of another class, more clearly than real samples: let more pass, "
+        f"{as_set('hard', plausible=0.99)}"
+    ),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import Verdict
+from lightning_diffaug.gates.checks import as_set, check_field, check_number
 from lightning_diffaug.gates.classifier_fit import FittedClassifier, no_labels
 from lightning_diffaug.gates.models import GivenModule
 from lightning_diffaug.gates.nearest import compared_field
@@ -72,18 +73,14 @@ class RightClass:
         fit: Mapping[str, Any] | None = None,
         device: str = "auto",
     ) -> None:
-        for name, value in (("confidence", confidence), ("margin", margin)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ConfigurationError(
-                    f"{_KEY}.{name}={value!r} is not in [0, 1]: it is a probability. Set {_KEY}.{name} to e.g. 0.5."
-                )
-        for name, value in (("top_k", top_k), ("candidates", candidates)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{_KEY}.{name}={value!r} is no whole number above 0. Set {_KEY}.{name} to 1.")
+        check_number(confidence, self.name, "confidence", "the least probability of a sample's class", 0.5, 0, 1)
+        check_number(margin, self.name, "margin", "a distance between probabilities", 0.2, 0, 1)
+        check_number(top_k, self.name, "top_k", "among how many best classes a sample's has to be", 1, 1)
+        check_number(candidates, self.name, "candidates", "how many samples are made for each that is kept", 4, 1)
         if model is None and any(value is not None for value in (args, weights, size, mean, std)):
             raise ConfigurationError(
                 f"{_KEY}.args, weights, size, mean and std are of a model of one's own, and {_KEY}.model is not set. "
-                "Set it to package.module.Class, or leave them out."
+                f"Set it, {as_set(self.name, model='package.module.Class')}, or leave them out."
             )
         if model is not None and fit is not None:
             raise ConfigurationError(f"{_KEY}.model is not fitted, so {_KEY}.fit has no effect. Leave one of them out.")
@@ -109,13 +106,25 @@ class RightClass:
         return None if self.asks is None else self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
-        """Refuses data without classes, before anything is made.
+        """Looks at data and model before anything is made.
 
         Raises:
-            ConfigurationError: They have none.
+            ConfigurationError: There are no classes, settings do not fit them, or the model cannot be made or does not
+                tell so many classes apart.
         """
         if self._labels not in spec:
             raise ConfigurationError(no_labels(self._labels))
+        check_field(spec, self.name, self._field)
+        classes = len(class_names) if self._labels == LABEL else (*spec[self._labels].shape, 0)[0]
+        if classes and self._top_k > classes:
+            raise ConfigurationError(
+                f"{_KEY}.top_k={self._top_k}, and the data have {classes} classes: every class would be among so many "
+                f"best ones. Set {as_set(self.name, top_k=1)}."
+            )
+        if self.asks is not None:
+            logits = self.asks.check(spec[compared_field(spec, self._field)].shape)
+            if logits is not None:
+                _check_logits(logits, 1, classes)
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Verdict:
         """Which rows are of their class, and how surely.
@@ -129,11 +138,7 @@ class RightClass:
         x = samples[compared_field(samples, self._field)]
         logits = self._logits(x)
         known = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
-        if logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < known:
-            raise ConfigurationError(
-                f"{_KEY}.model returned {tuple(logits.shape)} for {len(x)} images of {known} classes: needed are "
-                f"logits (n, classes), in the order of the data's classes. Set {_KEY}.model to another one."
-            )
+        _check_logits(logits, len(x), known)
         said = _of_one(logits, labels, self._top_k) if labels.ndim == 1 else _of_several(logits, labels, self._top_k)
         probability, margin, among = said
         passed = among & (probability >= self._confidence)
@@ -154,6 +159,15 @@ class RightClass:
             return self.asks(x).float()
         assert self.fitted is not None
         return self.fitted.logits(x)
+
+
+def _check_logits(logits: Tensor, n: int, classes: int) -> None:
+    if logits.ndim != 2 or logits.shape[0] != n or logits.shape[1] < classes:
+        raise ConfigurationError(
+            f"{_KEY}.model returned {tuple(logits.shape)} for {n} images of {classes} classes: needed are logits "
+            f"(n, classes), in the order of the data's classes. Set {_KEY}.model to another one, or correct "
+            f"{_KEY}.args."
+        )
 
 
 def _of_one(logits: Tensor, labels: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates.chain import SAFETY
+from lightning_diffaug.gates.checks import as_set, check_image
 from lightning_diffaug.gates.models import GivenModule, LocalModel, image_of, is_folder
 from lightning_diffaug.generators.device import resolve_device
 from lightning_diffaug.generators.pipeline_load import quiet
@@ -53,10 +54,13 @@ class Safety:
         if model is None:
             raise ConfigurationError(
                 f"{_KEY}.model is not set: it is the local folder of a safety checker of diffusers, or the import "
-                f"path of a function that says which images it objects to. Set {_KEY}.model, or {_KEY}=false."
+                f"path of a function that says which images it objects to. Set {as_set(self.name, model='FOLDER')}, or "
+                f"{_KEY}=false."
             )
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-            raise ConfigurationError(f"{_KEY}.threshold={threshold!r} is no number. Set {_KEY}.threshold to e.g. 0.5.")
+            raise ConfigurationError(
+                f"{_KEY}.threshold={threshold!r} is no number. Set {as_set(self.name, model=model, threshold=0.5)}."
+            )
         self._threshold, self._field, self._device = threshold, field, device
         self.asks: _Checker | GivenModule
         if is_folder(model):
@@ -75,9 +79,9 @@ class Safety:
         return self.asks.model_key()
 
     def check(self, spec: Any, class_names: Sequence[str]) -> None:
-        """Refuses a folder that is not there, before anything is made."""
-        if isinstance(self.asks, _Checker):
-            self.asks.path()
+        """Refuses data without images, and a checker that is not there or cannot be made, before anything is made."""
+        self.asks.check()
+        check_image(spec, self.name, self._field)
 
     def __call__(self, samples: Mapping[str, Tensor], condition: Mapping[str, Any]) -> Tensor:
         """Bool (n,): nothing is objected to."""

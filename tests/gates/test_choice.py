@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from gate_data import Mine
+from gate_data import Mine, training
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.gates import Finite, NotCopy
@@ -66,7 +66,19 @@ def test_defaults_that_cannot_be_had_come_only_when_arguments_ask_for_them() -> 
     [
         ({"copies": True}, r"gates\.copies is no gate.*Did you mean gates\.copy\?"),
         ({"zzz": {"a": 1}}, r"gates\.zzz is no gate.*_target_"),
-        ({"copy": {"ration": 0.2}}, r"gates\.copy=.*ration"),
+        (
+            {"copy": {"rato": 0.2}},
+            r"gates\.copy=.*rato is no argument.* has ratio, shift, mirror, .*Did you mean ratio\?",
+        ),
+        ({"finite": {"name": "x"}}, r"gates\.finite=.*name is no argument of it, which has none"),
+        (
+            {"copy": "yes"},
+            r"gates\.copy='yes' is no gate.*true, false, a mapping of its arguments \(ratio, shift.*_target_",
+        ),
+        ({"class": 0.9}, r"gates\.class=0\.9 is no gate.*confidence, margin"),
+        ({"mine": 5}, r"gates\.mine=5 is no gate.*_target_"),
+        (["finite"], r"gates\[0\]='finite' is no gate.*gates=\{class: true\}"),
+        ({"caption": {"model": "/x", "names": 5}}, r"gates\.caption=.*does not fit"),
         ("copy", "data.gates"),
         (3, "data.gates"),
     ],
@@ -76,6 +88,41 @@ def test_what_is_no_gate_is_said_with_its_key(gates: Any, words: str) -> None:
         chosen_gates(gates)
 
 
+@pytest.mark.parametrize(
+    ("gates", "words"),
+    [
+        ({"copy": {"shift": -1}}, r"gates\.copy\.shift=-1 is no whole number from 0.*gates\.copy=\{shift: 1\}"),
+        ({"copy": {"shift": 1.5}}, r"gates\.copy\.shift=1\.5"),
+        ({"copy": {"mirror": 5}}, r"gates\.copy\.mirror=5 is neither.*gates\.copy=\{mirror: true\}"),
+        ({"copy": {"ratio": 2}}, r"gates\.copy\.ratio=2.*Set gates\.copy=\{ratio: 0\.33\}"),
+        ({"contamination": {"shift": -1}}, r"gates\.contamination\.shift"),
+        ({"contamination": {"mirror": "x"}}, r"gates\.contamination\.mirror"),
+        ({"range": {"tolerance": "x"}}, r"gates\.range\.tolerance='x' is no number.*gates\.range=\{tolerance: 0\.05\}"),
+        ({"range": {"tolerance": -3}}, r"gates\.range\.tolerance=-3"),
+        ({"range": {"tolerance": float("inf")}}, r"gates\.range\.tolerance=inf"),
+        ({"blank": {"contrast": 5}}, r"gates\.blank\.contrast=5 is no number from 0 to 2"),
+        ({"blank": {"contrast": -1}}, r"gates\.blank\.contrast=-1"),
+        ({"class": {"confidence": 2}}, r"gates\.class\.confidence=2.*Set gates\.class=\{confidence: 0\.5\}"),
+        ({"class": {"fit": {"steps": 0}}}, r"gates\.class\.fit\.steps=0.*Set gates\.class=\{fit: \{steps: 400\}\}"),
+        ({"class": {"model": "a.B", "args": 5}}, r"gates\.class\.args=5 is no mapping"),
+    ],
+)
+def test_an_argument_out_of_range_is_said_with_its_key_and_the_form_that_is_right(gates: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        chosen_gates(gates)
+
+
+@pytest.mark.parametrize("name", ["copy", "duplicate", "contamination", "class", "caption", "safety"])
+def test_a_field_that_is_not_there_is_refused_before_anything_is_made(name: str) -> None:
+    more = {"caption": {"model": "gate_models.reds"}, "safety": {"model": "gate_models.dark"}}.get(name, {})
+    data = training(20)
+    gates = [gate for gate in chosen_gates({name: {**more, "field": "foo"}}) if gate.name == name]
+    with pytest.raises(ConfigurationError, match=rf"gates\.{name}\.field='foo'.*there are image"):
+        gates[0].check(data.spec, data.class_names)
+    gates = [gate for gate in chosen_gates({name: {**more, "field": "image"}}) if gate.name == name]
+    gates[0].check(data.spec, data.class_names)
+
+
 def test_two_gates_that_choose_are_refused_before_anything_is_made() -> None:
-    with pytest.raises(ConfigurationError, match=r"gates\.class\.candidates=1.*gates\.hard"):
+    with pytest.raises(ConfigurationError, match=r"gates\.class=\{candidates: 1\}.*gates\.hard"):
         chosen_gates({"class": {"candidates": 3}, "hard": True})

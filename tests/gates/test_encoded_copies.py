@@ -163,6 +163,10 @@ def test_an_encoder_that_cannot_be_had_is_said_with_its_key(tmp_path: Path) -> N
         NotCopy(encoder=str(tmp_path / "none")).model_key()
     with pytest.raises(ConfigurationError, match=r"gates\.copy\.encoder=class.*no classes"):
         NotCopy(encoder="class").check(data.spec, ())
+    with pytest.raises(ConfigurationError, match=r"gates\.copy\.encoder\.model=gate_models\.Sums cannot be made"):
+        NotCopy(encoder={"model": "gate_models.Sums", "args": {"n": 1}}).check(data.spec, ())
+    with pytest.raises(ConfigurationError, match=r"gates\.copy\.encoder=.*no folder"):
+        NotCopy(encoder=str(tmp_path / "none")).check(data.spec, ())
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(ConfigurationError, match=r"gates\.copy\.encoder=.*safetensors"):
         NotCopy(encoder=str(tmp_path)).bind(data)

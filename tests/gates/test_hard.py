@@ -128,7 +128,7 @@ def test_it_is_off_by_default_and_last_where_it_is_on() -> None:
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], key: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"Set {key}"):
+    with pytest.raises(ConfigurationError, match=rf"{key}=.*Set gates\.hard=\{{{key.rpartition('.')[2]}: "):
         Hard(**settings)
 
 

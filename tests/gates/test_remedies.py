@@ -15,8 +15,9 @@ from lightning_diffaug.gates.remedies import advice, remedy, shares
 def test_every_gate_by_name_has_a_remedy_of_its_own_with_keys_that_are_there(name: str) -> None:
     said = remedy(name)
     assert "of your own" not in said
-    for gate, key in re.findall(r"gates\.(\w+)\.(\w+)", said):
-        assert key in inspect.signature(GATES[gate]).parameters, f"gates.{gate}.{key}"
+    for gate, key in re.findall(r"gates\.(\w+)=\{(\w+): ", said):
+        assert key in inspect.signature(GATES[gate]).parameters, f"gates.{gate}={{{key}: …}}"
+    assert not re.findall(r"gates\.\w+\.\w+", said), "which no command line can set"
 
 
 def test_a_gate_of_ones_own_is_named_by_its_key() -> None:

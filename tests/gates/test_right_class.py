@@ -355,6 +355,36 @@ def test_a_setting_that_makes_no_sense_is_refused_with_its_key(settings: dict[st
         RightClass(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"top_k": 99}, r"gates\.class\.top_k=99, and the data have 10 classes.*gates\.class=\{top_k: 1\}"),
+        ({"model": "gate_models.Quadrants", "args": {"scall": 4}}, r"gates\.class\.model=.*TypeError.*scall"),
+        ({"model": "gate_models.Quadrants"}, r"gates\.class\.model returned \(1, 4\) for 1 images of 10 classes"),
+        ({"model": "gate_models.Quadrants", "mean": [0.5], "std": ["x"]}, r"gates\.class\.mean=.*std=\['x'\]"),
+        ({"model": "gate_models.Quadrants", "size": -1}, r"gates\.class\.size=-1 is no"),
+        ({"model": "torch.nn.Linear", "args": {"in_features": 3, "out_features": 10}},
+         r"gates\.class\.model=torch\.nn\.Linear cannot be asked about samples of shape \(1, 8, 8\)"),
+        ({"model": "gate_models.nothing"}, r"gates\.class\.model.*cannot be imported"),
+        ({"model": "builtins.int"}, r"gates\.class\.model=builtins\.int made a int"),
+        ({"model": "gate_models.Quadrants", "weights": "folder/none.safetensors"},
+         r"gates\.class\.weights='folder/none\.safetensors': there is no file"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_data_is_refused_before_anything_is_made(settings: dict[str, Any], words: str) -> None:
+    data = training(20)
+    with pytest.raises(ConfigurationError, match=words) as error:
+        RightClass(**settings).check(data.spec, data.class_names)
+    assert "hub" not in str(error.value)
+
+
+def test_a_model_is_made_and_asked_at_the_door_and_changes_no_random_state() -> None:
+    spec, state = training(20).spec, torch.get_rng_state()
+    _own().check(spec, ("a", "b", "c", "d"))
+    _own(size=4, mean=[0.5], std=[0.5]).check(spec, ("a", "b", "c", "d"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_is_missing_is_said_with_its_key(tmp_path: Path) -> None:
     x = {"image": _bright(torch.arange(4))}
     with pytest.raises(ConfigurationError, match=r"gates\.class\.labels.*gates\.class=false"):

@@ -75,6 +75,10 @@ def test_what_is_missing_is_said_with_its_key(tmp_path: Path) -> None:
     spec = SampleSpec((LABEL,))
     with pytest.raises(ConfigurationError, match=r"gates\.safety\.model=.*no folder"):
         Safety(str(tmp_path / "none")).check(spec, ())
+    with pytest.raises(ConfigurationError, match=r"gates\.safety\.model=gate_models\.Named cannot be made"):
+        Safety("gate_models.Named", args={"words": "red"}).check(spec, ())
+    with pytest.raises(ConfigurationError, match=r"gates\.safety looks at images.*None has the shape \(\)"):
+        Safety("gate_models.dark").check(spec, ())
     with pytest.raises(ConfigurationError, match=r"gates\.safety\.model=.*cannot be loaded"):
         Safety(str(tmp_path))({"image": torch.zeros(1, 3, 8, 8)}, {})
     with pytest.raises(ConfigurationError, match=r"gates\.safety\.model returned"):
