@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -59,7 +59,15 @@ def grid(arguments: argparse.Namespace) -> int:
     labels = torch.cat([shard.fields[LABEL] for shard in shards])
     names = pool.header.parts["class_names"]
     rows = [(name, (("synthetic", images[labels == c]),)) for c, name in enumerate(names)]
-    print(draw_grid(rows, arguments.out, per_part=_PER_ROW))
+    return _drawn(rows, arguments.out)
+
+
+def _drawn(rows: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], out: Path) -> int:
+    try:
+        print(draw_grid(rows, out, per_part=_PER_ROW))
+    except (OSError, ValueError) as error:  # no such folder; no format of matplotlib's
+        print(f"--out {out} cannot be written: {error}. Give a .png file in a folder that is there.", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -81,8 +89,7 @@ def _grid_of_rejected(pool: SyntheticPool, out: Path) -> int:
         if shown.is_floating_point():
             shown = (field.to_unit(shown).nan_to_num() + 1) / 2
         rows.append((reason, (("rejected", shown),)))
-    print(draw_grid(rows, out, per_part=_PER_ROW))
-    return 0
+    return _drawn(rows, out)
 
 
 def _explained(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

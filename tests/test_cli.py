@@ -41,6 +41,16 @@ def test_grid_draws_the_pool(pool: SyntheticPool, tmp_path: Path) -> None:
     assert (tmp_path / "grid.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", ["nowhere/grid.png", "grid.txt"])
+def test_a_grid_that_cannot_be_written_is_said_in_one_line(
+    name: str, pool: SyntheticPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pool", "grid", str(pool.folder), "--out", str(tmp_path / name)]) == 1
+    said = capsys.readouterr().err
+    assert f"--out {tmp_path / name} cannot be written" in said
+    assert said.count("\n") == 1
+
+
 @pytest.mark.parametrize("what", ["info", "verify", "grid"])
 def test_a_folder_that_is_no_pool_is_said_in_one_line(
     what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
