@@ -27,6 +27,7 @@ from lightning_diffaug.refill.supply import WindowSupply
 log = logging.getLogger(__name__)
 
 _MANY_USES = 4.0
+_MUCH_UNDRAWN = 1 / 3
 
 
 @dataclasses.dataclass
@@ -88,6 +89,7 @@ class MixRun:
         self._pool_said = False
         self._finished = MixProgress.empty(len(sampler.counts))
         self._uses_said: set[int] = set()
+        self._undrawn_said = False
         self.wait_seconds = 0.0
         self.trained = False
         self._status_at_first_batch = Status()
@@ -134,6 +136,8 @@ class MixRun:
         if pinned is None or not pinned.short:
             self._finished.short_epochs += bool(window.short)
         self._finished.offer(rows.slot, rows.by_class)
+        if self._private is not None:
+            self._warn_of_undrawn_classes(number, rows)
         plan = self._sampler.plan(number, rows, window.available)
         return _Epoch(number, window, rows, plan, start, counted_from=start if lost else 0)
 
@@ -298,6 +302,22 @@ class MixRun:
                 "uses of each pooled sample so far, by class: %s, and data.reuse asks for %g: these classes have few "
                 "rows in the window. Raise data.window, or their share with data.planner.",
                 ", ".join(new), reuse,
+            )  # fmt: skip
+
+    def _warn_of_undrawn_classes(self, number: int, rows: WindowRows) -> None:
+        """Says once when, with feedback, much of a window is of classes of which no synthetic sample is drawn."""
+        synthetic = self._sampler.targets(number).synthetic
+        counts = np.array([len(of_class) for of_class in rows.by_class])
+        undrawn = counts[synthetic == 0].sum() / max(counts.sum(), 1)
+        if self._undrawn_said or synthetic.sum() == 0 or undrawn <= _MUCH_UNDRAWN:
+            return
+        self._undrawn_said = True
+        if self._ranks.leads:
+            log.warning(
+                "%.0f%% of the window is of classes of which no synthetic sample is drawn: feedback says what the "
+                "window holds, and data.allocation which classes are drawn. Set data.allocation=as_real, or a "
+                "data.planner that makes only classes that are drawn, such as {fill: %d}.",
+                100 * undrawn, max(self._sampler.counts),
             )  # fmt: skip
 
     # -- state and end

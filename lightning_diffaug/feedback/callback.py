@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,7 +79,13 @@ class LearnerFeedback(Callback):
         given = self._settings.scores
         if isinstance(given, str):  # the import path of a function
             given = {"_target_": "hydra.utils.get_object", "path": given}
-        self._scores = build(name_of(given, "feedback.scores")) if isinstance(given, dict) else given
+        named = isinstance(given, Mapping)
+        self._scores = build(name_of(given, "feedback.scores"), "feedback.scores") if named else given
+        if not (self._scores is None or callable(self._scores)):
+            raise ConfigurationError(
+                f"feedback.scores={self._settings.scores!r} is a {type(self._scores).__name__}, which cannot be called "
+                "with (module, batch). Set feedback.scores to the import path of a function, or to null."
+            )
         if trainer.is_global_zero:
             self._say_lost(self._run(trainer))
         if self._settings.hand_over:

@@ -55,6 +55,14 @@ class FeedbackSettings:
             if value is not None and value < 1:
                 raise ConfigurationError(f"feedback.{name}={value} is below 1. Set feedback.{name} to 1 or more.")
 
+        scores = self.scores
+        named = isinstance(scores, Mapping) and "_target_" in scores
+        if not (scores is None or isinstance(scores, str) or named or callable(scores)):
+            raise ConfigurationError(
+                f"feedback.scores={scores!r} is neither the import path of a function nor {{_target_: …}} that makes "
+                "one: it is called with (module, batch). Set feedback.scores=package.function, or to null."
+            )
+
     @classmethod
     def of(cls, value: Mapping[str, Any] | FeedbackSettings | None) -> FeedbackSettings | None:
         """Settings from a mapping; None for none, and for one whose metric is null.

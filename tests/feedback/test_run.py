@@ -269,6 +269,31 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
     assert not list((tmp_path / "pools").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ("foo.bar", r"feedback\.scores: foo\.bar cannot be imported"),
+        ({"_target_": "builtins.int"}, r"feedback\.scores=.* is a int, which cannot be called"),
+    ],
+)
+def test_a_measure_that_is_none_is_said_with_its_key_before_training(scores: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=said) as error:
+        fitted(_mixed(tmp_path, feedback={"scores": scores}), tmp_path, 1)
+    assert "refill=sync" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "times"),
+    [({}, 0), ({"allocation": {"0": 1}}, 1), ({"allocation": {"0": 1}, "feedback": None}, 0)],
+    ids=["all are drawn", "one is drawn", "without feedback"],
+)
+def test_a_window_of_classes_that_are_never_drawn_is_said_once(
+    settings: dict[str, Any], times: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fitted(_mixed(tmp_path, planner="uniform", **settings), tmp_path, 2)
+    assert caplog.text.count("75% of the window is of classes of which no synthetic sample is drawn") == times
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_resume_without_its_plans_says_so(lost: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoint = tmp_path / "interrupted.ckpt"

@@ -22,6 +22,8 @@ from lightning_diffaug.feedback.settings import FeedbackSettings
         ({"samples": 0}, "feedback.samples"),
         ({"hand_over": 1}, "feedback.hand_over"),
         ({"epochs": 1}, "feedback.epochs"),
+        ({"scores": 5}, "feedback.scores=5"),
+        ({"scores": {"function": "a.b"}}, "feedback.scores="),
     ],
 )
 def test_what_is_wrong_is_said_with_its_key(settings: dict[str, Any], key: str) -> None:
