@@ -133,8 +133,8 @@ def _layers(shape: tuple[int, ...], classes: int, width: int) -> list[nn.Module]
     if len(shape) == 4:
         return _convolutions(shape[0], classes, width, nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, (3, 2), 2)
     raise ConfigurationError(
-        f"gates.class knows no classifier for samples of shape {shape}. Give your own in gates.class.model, or set "
-        "gates.class=false."
+        f"gates.class knows no classifier for samples of shape {shape}. Give your own, "
+        f"{as_set('class', model='package.module.Class')}, or set gates.class=false."
     )
 
 

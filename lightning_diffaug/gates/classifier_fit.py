@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
+from lightning_diffaug.gates.checks import as_set
 from lightning_diffaug.gates.classifier import CLASSIFIER_VERSION, Classifier, ClassifierSettings
 from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.augment import RandomAffine
@@ -118,8 +119,9 @@ class FittedClassifier:
 def no_labels(key: str) -> str:
     """What to say of data without the classes that a gate goes by."""
     return (
-        f"gates.class asks whether a sample is of its class, and the data have no {key!r}. Set gates.class.labels to "
-        "the field of ones and zeros that says what a sample shows, or gates.class=false."
+        f"gates.class asks whether a sample is of its class, and the data have no {key!r}. Set "
+        f"{as_set('class', labels='FIELD')}, the field of ones and zeros that says what a sample shows, or "
+        "gates.class=false."
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.gates.checks import check_field, check_moves, check_ratio
+from lightning_diffaug.gates.checks import as_set, check_field, check_moves, check_ratio
 from lightning_diffaug.gates.encoders import ChosenEncoder
 from lightning_diffaug.gates.nearest import SAME, Neighbours, apart, compared_field
 from lightning_diffaug.spec import LABEL
@@ -88,7 +88,7 @@ class NotCopy:
         if self.fitted is not None and LABEL not in spec:
             raise ConfigurationError(
                 "gates.copy.encoder=class compares what a classifier sees, and the data have no classes. Set "
-                "gates.copy.encoder to null, or to a local folder of a vision model."
+                f"{as_set(self.name, encoder='FOLDER')}, the local folder of a vision model, or gates.copy=true."
             )
 
     def bind(self, snapshot: Snapshot) -> None:

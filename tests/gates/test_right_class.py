@@ -387,7 +387,7 @@ def test_a_model_is_made_and_asked_at_the_door_and_changes_no_random_state() -> 
 
 def test_what_is_missing_is_said_with_its_key(tmp_path: Path) -> None:
     x = {"image": _bright(torch.arange(4))}
-    with pytest.raises(ConfigurationError, match=r"gates\.class\.labels.*gates\.class=false"):
+    with pytest.raises(ConfigurationError, match=r"gates\.class=\{labels: FIELD\}.*gates\.class=false"):
         _own()(x, {})
     with pytest.raises(ConfigurationError, match=r"gates\.class=false"):
         FittedClassifier().fit(unlabelled({"image": torch.rand(9, 1, 8, 8)}), tmp_path, lambda step, total: None)
