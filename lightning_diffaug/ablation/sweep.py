@@ -147,8 +147,9 @@ class _Ablation:
             for key, value in self._asked.fixed.items()
             if key not in (ARM, "ablation.arms") and reaches(key.lstrip("+~"), job)
         ]
-        own = [f"ablation.own=[{','.join(job.own)}]"] if job.own else []
-        return [*whole, *job.overrides, *own]
+        measuring = ("callbacks",) if self._measures(job) else ()
+        own = [f"ablation.own=[{','.join((*job.own, *measuring))}]"] if job.own or measuring else []
+        return [*(f"{group}=fidelity" for group in measuring), *whole, *job.overrides, *own]
 
     def _measures(self, job: Job) -> bool:
         """Whether the fidelity of what a job was trained on is measured."""
@@ -187,14 +188,7 @@ class _Ablation:
         left = [job for job in every if not is_finished(self.folder / folders[job])]
         if len(left) < len(every):
             log.info("%d of %d runs are finished already and are not run again", len(every) - len(left), len(every))
-        batch = [
-            [
-                *(["callbacks=fidelity"] if self._measures(job) else []),
-                *self._overrides(job),
-                f"hydra.sweep.subdir='{folders[job]}'",
-            ]
-            for job in left
-        ]
+        batch = [[*self._overrides(job), f"hydra.sweep.subdir='{folders[job]}'"] for job in left]
         if batch:
             self._results += self._launcher.launch(batch, initial_job_idx=self._done)
             self._done += len(batch)

@@ -227,7 +227,7 @@ class Job:
         return [weights for weights, _ in fits], sum(seconds for _, seconds in fits)
 
     def fit_seconds(self, generator: Any) -> float:
-        """Seconds that the fits of generator and gates took, whichever run fitted them; one that is not here counts 0."""
+        """Seconds that the fits of generator and gates took, whichever run fitted them; 0 for one that is not here."""
         seconds = 0.0
         for part, name in [(generator, self.generator), *zip(self.make_gates(), self.gates, strict=True)]:
             fit_name = self.fit_fingerprint(part, name)
