@@ -26,7 +26,8 @@ def start(folder: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [
         sys.executable, str(ROOT / "train.py"), "-m", "experiment=ablation", ARMS, "seed=0,1", "trainer.max_epochs=2",
         "generator=none", "+generator={_target_: planted.HeldBack}", "gates={copy: false, duplicate: false}",
-        "data.window=64", "refill.nice=0", "ablation.equal_time_limit=0", "logger=none", "~callbacks.checkpoint",
+        "data.window=64", "refill.nice=0", "ablation.equal_time_limit=0", "ablation.fidelity_seeds=0", "logger=none",
+        "~callbacks.checkpoint",
         f"hydra.sweep.dir={folder}", f"paths.cache_dir={cache}", *overrides,
     ]  # fmt: skip
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support")))
@@ -71,7 +72,7 @@ def figures(folder: Path) -> list[tuple[str, ...]]:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
     """The folder of a sweep that was killed in the middle; what was finished then."""
     root = tmp_path_factory.mktemp("killed")
-    process = start(root / "sweep", root / "cache")
+    process = start(root / "sweep", root / "cache", "ablation.fidelity_seeds=1")
     children = []
     for _ in range(2400):
         time.sleep(0.05)
@@ -90,7 +91,7 @@ def again(killed: tuple[Path, dict[str, float]]) -> tuple[Path, str]:
     """The same sweep, started again; what it said."""
     root, before = killed
     assert 2 <= len(before) < 6
-    return root, finish(start(root / "sweep", root / "cache"))
+    return root, finish(start(root / "sweep", root / "cache", "ablation.fidelity_seeds=1"))
 
 
 def test_a_killed_sweep_goes_on_where_it_was(killed: tuple[Path, dict[str, float]], again: tuple[Path, str]) -> None:
@@ -108,6 +109,13 @@ def test_killed_and_resumed_equals_uninterrupted_from_an_empty_cache(again: tupl
     finish(start(tmp_path / "sweep", tmp_path / "cache"))
     assert figures(tmp_path / "sweep") == figures(again[0] / "sweep")
     assert all(row["test/evaluations"] == "1.0" for row in rows(tmp_path / "sweep"))
+
+
+def test_the_samples_of_one_seed_are_measured_and_it_is_no_other_arm(again: tuple[Path, str]) -> None:
+    measured = sorted(str(path.parent.name) for path in (again[0] / "sweep").glob("mixed*/*/fidelity.json"))
+    assert measured == ["seed-0", "seed-0"]
+    page = (again[0] / "sweep" / "ablation" / "report.html").read_text()
+    assert "Fidelity" in page
 
 
 def test_one_run_of_a_training_set_fills_the_pool_and_all_know_what_it_cost(again: tuple[Path, str]) -> None:

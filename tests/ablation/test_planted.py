@@ -30,7 +30,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [
         sys.executable, str(ROOT / "train.py"), "-m", "experiment=ablation", ARMS, f"seed=range({SEEDS})",
         "generator=none", "gates={copy: false, duplicate: false, blank: false}", "augment=none", "trainer.max_epochs=8",
-        "real.rare_classes=[1,3,5,7,9]", "refill.nice=0", "ablation.equal_time_limit=0", "logger=none",
+        "real.rare_classes=[1,3,5,7,9]", "refill.nice=0", "ablation.equal_time_limit=0", "ablation.fidelity_seeds=0",
+        "logger=none",
         "~callbacks.checkpoint", f"hydra.sweep.dir={root / 'sweep'}", f"paths.cache_dir={root / 'cache'}",
     ]  # fmt: skip
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support")))

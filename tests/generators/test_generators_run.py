@@ -32,7 +32,7 @@ ADAPTED = [*PIPELINE, "generator.fit.steps=2"]
 # What else a generator is given to run here with the small pipeline.
 RUN = {"pipeline": PIPELINE, "textual_inversion": ADAPTED, "sd15_lora": [*ADAPTED, "generator.variant=null"]}
 # These run as they are, which other tests see to.
-COMPLETE = {"diffusemix", "diffusion", "distilled", "none"}
+COMPLETE = {"control", "diffusemix", "diffusion", "distilled", "gan", "none"}
 
 
 def train(root: Path, runs: dict[str, list[str]]) -> dict[str, Any]:
