@@ -233,7 +233,9 @@ def _named(jobs: Sequence[_Job]) -> tuple[Run, ...]:
 
 def _differing(jobs: Sequence[_Job]) -> list[str]:
     """Keys of which the runs have several values, but for those runs whose name stands for the key; in order."""
-    keys = dict.fromkeys(key for job in jobs for key in job.overrides if key not in (*_NOT_EXTRA, "ablation.own"))
+    keys = dict.fromkeys(
+        key for job in jobs for key in job.overrides if key not in _NOT_EXTRA and not key.startswith("ablation.")
+    )
     return [key for key in keys if len({job.overrides.get(key) for job in jobs if key not in job.own}) > 1]
 
 
