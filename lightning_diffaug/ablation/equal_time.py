@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lightning_diffaug.ablation.choice import without_generator
+from lightning_diffaug.ablation.choice import EQUAL_TIME, without_generator
 from lightning_diffaug.ablation.grid import Job, as_override
 from lightning_diffaug.ablation.runs import BASELINE, Run, read_sweep
 from lightning_diffaug.ablation.summary import ArmSummary, summarise
@@ -60,7 +60,7 @@ def _longer(
             "%s would train %.0f times as many steps in the time of %s; it gets ablation.equal_time_limit=%g times.",
             arm.arm, time / own, best.arm, limit,
         )  # fmt: skip
-    name = f"{arm.arm}, equal time"
+    name = f"{arm.arm}{EQUAL_TIME}"
     steps = round(median(run.steps for run in arm.runs_of) * factor)
     sets = {
         "trainer.max_epochs": "-1",

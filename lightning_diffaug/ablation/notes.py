@@ -8,12 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from lightning_diffaug.ablation.choice import EQUAL_TIME, Note, synthetic
 from lightning_diffaug.ablation.metric import Metric
-from lightning_diffaug.ablation.runs import Failure, Run
+from lightning_diffaug.ablation.runs import NOT_RUN, Failure, Run
 from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL
 from lightning_diffaug.ablation.summary import ArmSummary, diverged
 
-NOT_RUN = "has not been run"
-"""How the reason begins of a run that the sweep lists and did not start."""
 _EVALUATIONS = "test/evaluations"
 _FIT_TOO = ("train/seconds", "cost/fit_seconds", "cost/generator_seconds")
 _SHORT = 0.8

@@ -19,6 +19,8 @@ CONFIG = "config.yaml"
 CLASSES = "classes.json"
 JOBS = "jobs.json"
 REPORT_FOLDER = "ablation"
+NOT_RUN = "has not been run"
+"""How the reason begins of a run that the sweep lists and did not start."""
 _OF_A_RUN = {METRICS, CONFIG, FAILED}
 # These say which seed, or are part of the arm's name already.
 _NOT_EXTRA = ("seed", "arm", "arm_name")
@@ -157,7 +159,7 @@ def read_sweep(folder: Path) -> Sweep:
     for job_folder in _listed(folder) or _job_folders(folder):
         name = str(job_folder.relative_to(folder))
         if not job_folder.is_dir():
-            failures.append(Failure(name, (), "has not been run: the sweep was stopped before it"))
+            failures.append(Failure(name, (), f"{NOT_RUN}: the sweep was stopped before it"))
             continue
         overrides = _overrides(job_folder)
         try:
