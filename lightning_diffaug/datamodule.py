@@ -112,7 +112,7 @@ class DiffAugDataModule(LightningDataModule):
         batch_size: Batch size, with a dataset as `real`.
         num_workers: Loader workers, with a dataset as `real`.
         epoch_length: Samples an epoch of an IterableDataset that has no length.
-        image_range: Value range of floating-point fields; None: found on the training data.
+        image_range: Value range of floating-point fields, or of fields by name; None: found on the training data.
         seed: Seed of every order of the mix, at least 0.
         pool_seed: Seed of the pool's samples.
         cache_dir: Folder of fitted generators and pools; None: the user's cache folder.
@@ -158,7 +158,7 @@ class DiffAugDataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         epoch_length: int | None = None,
-        image_range: tuple[float, float] | None = None,
+        image_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None,
         seed: int = 0,
         pool_seed: int = 0,
         cache_dir: str | Path | None = None,
@@ -190,10 +190,11 @@ class DiffAugDataModule(LightningDataModule):
             seed,
         )
         capacity_slots(capacity, window, slot_size)
-        if image_range is not None and not image_range[0] < image_range[1]:
+        ranges = image_range.values() if isinstance(image_range, Mapping) else [image_range]
+        if any(bounds is not None and not bounds[0] < bounds[1] for bounds in ranges):
             raise ConfigurationError(
-                f"data.image_range={tuple(image_range)} is not (low, high): it is the value range of the raw images. "
-                "Set data.image_range to e.g. [0, 1], or null to have it found."
+                f"data.image_range={image_range} is not (low, high): it is the value range of raw fields. Set "
+                "data.image_range to e.g. [0, 1] or {mask: [0, 10]}, or null to have it found."
             )
         if generator is None and not self._never_synthetic:
             raise ConfigurationError(

@@ -128,7 +128,8 @@ def _planner(
     elif data.class_index is not None:
         shares = _shares(planner, mix, data.class_counts, data.class_names)
     source = getattr(generator, "source", None)
-    given, derived = list(getattr(generator, "given", ())), getattr(generator, "derived", {})
+    texts = {text.name for text in data.spec.texts}  # those the text planner gives
+    given, derived = [g for g in getattr(generator, "given", ()) if g not in texts], getattr(generator, "derived", {})
     given += [field] if field is not None and field not in given else []
     if given or derived or source in RealGuidedPlanner.SOURCES[1:]:
         source, repaint = source or "noise", getattr(generator, "repaint", None)

@@ -34,6 +34,7 @@ from lightning_diffaug.wrapping import (
 )
 
 _PROBED_FOR_RANGE = 256
+_PROBED_FOR_CLASSES = 4096
 _PROBED_FOR_STRINGS = 128
 
 
@@ -87,7 +88,7 @@ class RealTraining:
         return_source: bool,
         soft_labels: bool,
         epoch_length: int | None,
-        value_range: tuple[float, float] | None,
+        value_range: tuple[float, float] | Mapping[str, tuple[float, float]] | None,
         snapshot_limit: int,
     ) -> RealTraining:
         """Looks at the wrapped module; arguments as `DiffAugDataModule` says. Global random states stay as they are.
@@ -303,25 +304,44 @@ def _check_strings(raw: Dataset[Any], template: Any, spec: SampleSpec, fill: Map
             )
 
 
-def _ranged(spec: SampleSpec, raw: Dataset[Any] | None, template: Any, given: tuple[float, float] | None) -> SampleSpec:
-    """The specification with the value ranges of floating-point fields."""
+def _ranged(
+    spec: SampleSpec,
+    raw: Dataset[Any] | None,
+    template: Any,
+    given: tuple[float, float] | Mapping[str, tuple[float, float]] | None,
+) -> SampleSpec:
+    """The specification with the value ranges of floating-point fields and masks."""
+    of_fields = given if isinstance(given, Mapping) else {}
+    if unknown := set(of_fields) - {field.name for field in spec.continuous}:
+        raise ConfigurationError(
+            f"data.image_range says the range of {sorted(unknown)}, and the fields are "
+            f"{[field.name for field in spec.continuous]}. Set data.image_range to (low, high), or name these."
+        )
     ranged = []
     for field in spec.fields:
-        if field.continuous and field.torch_dtype.is_floating_point:
-            low, high = given if given is not None else _found_range(field, raw, template)
-            if not low < high:
-                raise ConfigurationError(
-                    f"field {field.path!r} has the value range [{low}, {high}], so it cannot be scaled for a "
-                    "generator. Give image_range=(low, high) (key data.image_range)."
-                )
-            field = dataclasses.replace(field, low=float(low), high=float(high))
-        ranged.append(field)
+        floating = field.continuous and field.torch_dtype.is_floating_point
+        if field.name in of_fields:
+            low, high = of_fields[field.name]
+        elif floating and given is not None and not isinstance(given, Mapping):
+            low, high = given
+        elif floating or field.is_mask:
+            low, high = _found_range(field, raw, template)
+        else:
+            low, high = field.low, field.high
+        if field.continuous and not low < high:
+            raise ConfigurationError(
+                f"field {field.path!r} has the value range [{low}, {high}], so it cannot be scaled for a "
+                f"generator. Give image_range=(low, high), or {{{field.name}: [low, high]}} (key data.image_range)."
+            )
+        ranged.append(dataclasses.replace(field, low=float(low), high=float(high)))
     return SampleSpec(tuple(ranged))
 
 
 def _found_range(field: FieldSpec, raw: Dataset[Any] | None, template: Any) -> tuple[float, float]:
     samples = [template]
     if raw is not None:
-        samples = [raw[i] for i in spread(raw, _PROBED_FOR_RANGE)]
-    values = torch.stack([leaf_to_tensor(leaves(sample)[field.path], field) for sample in samples])
-    return value_range(float(values.min()), float(values.max()))
+        # more of masks: the highest class may be rare
+        samples = [raw[i] for i in spread(raw, _PROBED_FOR_CLASSES if field.is_mask else _PROBED_FOR_RANGE)]
+    values = [leaf_to_tensor(leaves(sample)[field.path], field) for sample in samples]
+    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+    return (min(low, 0.0), max(high, 1.0)) if field.is_mask else value_range(low, high)

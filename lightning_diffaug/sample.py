@@ -22,7 +22,14 @@ from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.spec import CAPTION, IMAGE, LABEL, FieldSpec, LabelValue, SampleSpec
 
 _PIL_MODES = {"L": 1, "RGB": 3, "RGBA": 4}
-_TV_KINDS: dict[str, Any] = {"tv_image": tv_tensors.Image, "tv_mask": tv_tensors.Mask}
+_TV_KINDS: dict[str, Any] = {
+    "tv_image": tv_tensors.Image,
+    "tv_mask": tv_tensors.Mask,
+    "tv_video": tv_tensors.Video,
+    "tv_boxes": tv_tensors.BoundingBoxes,
+}
+if hasattr(tv_tensors, "KeyPoints"):  # torchvision 0.23
+    _TV_KINDS["tv_points"] = tv_tensors.KeyPoints
 
 Columns: TypeAlias = "list[list[Any]]"
 
@@ -190,8 +197,9 @@ def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
         kind = next((key for key, cls in _TV_KINDS.items() if type(leaf) is cls), "")
         if not kind:
             raise SampleStructureError(
-                f"field {path!r} is a {type(leaf).__name__}, which the pool cannot rebuild yet; supported are "
-                "tv_tensors.Image and Mask. Give it a value with fill={...} or leave it out of fields=."
+                f"field {path!r} is a {type(leaf).__name__}, which the pool cannot rebuild; supported are "
+                f"{', '.join(cls.__name__ for cls in _TV_KINDS.values())} of tv_tensors. Give it a value with "
+                "fill={...} or leave it out of fields=."
             )
     elif not isinstance(leaf, Tensor):
         if not isinstance(leaf, (int, float, np.generic)):
@@ -204,11 +212,11 @@ def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
     dims = tuple(tensor.shape)
     dims = {"hwc": dims[-1:] + dims[:-1], "hw": (1, *dims)}.get(layout, dims)
     low, high = (0.0, 255.0) if tensor.dtype == torch.uint8 else (0.0, 1.0)
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point() and tensor.ndim < 2:
         raise SampleStructureError(
-            f"field {path!r} is of dtype {tensor.dtype}, and generators make continuous values: uint8 or floating "
-            "Let the dataset convert it (give the result as raw= where the training transform does), or leave it out "
-            "of fields= and give it a value with fill={...}."
+            f"field {path!r} is of dtype {tensor.dtype}, and generators make continuous values: uint8 or floating, or "
+            "masks of class numbers, which have two axes or more. Let the dataset convert it (give the result as raw= "
+            "where the training transform does), or leave it out of fields= and give it a value with fill={...}."
         )
     return FieldSpec(name, path, kind, str(tensor.dtype).removeprefix("torch."), dims, low, high, layout)
 
@@ -369,8 +377,8 @@ class SampleAdapter:
             tensor = tensor[:, 0]
         if field.kind == "tensor":
             return list(tensor.unbind(0))
-        if field.kind in _TV_KINDS:
-            return [_TV_KINDS[field.kind](row) for row in tensor.unbind(0)]
+        if field.kind in _TV_KINDS:  # boxes also have a format and a canvas
+            return [tv_tensors.wrap(row, like=leaf) for row in tensor.unbind(0)]
         if field.kind == "ndarray":
             return list(tensor.numpy())
         arrays = tensor[:, 0].numpy() if field.mode == "L" else tensor.permute(0, 2, 3, 1).contiguous().numpy()

@@ -30,12 +30,12 @@ class FieldSpec:
     Attributes:
         name: Name in the pool (``"image"``, ``"label"``, or what ``fields=`` maps the leaf to).
         path: Where the leaf sits in the user's sample: ``"0"``, ``"pixels"``, ``"meta.id"``.
-        kind: ``"pil"``, ``"tv_image"``, ``"tv_mask"``, ``"tensor"``, ``"ndarray"``, ``"scalar"``, or ``"str"`` for the
-            caption, a text.
+        kind: ``"pil"``, ``"tv_image"``, ``"tv_mask"``, ``"tv_video"``, ``"tv_boxes"``, ``"tv_points"``, ``"tensor"``,
+            ``"ndarray"``, ``"scalar"``, or ``"str"`` for the caption, a text.
         dtype: Name of the stored torch dtype, such as ``"uint8"``; ``"str"`` for a text.
         shape: Stored shape of one sample; images are channels-first ``(C, H, W)``, scalars ``()``.
-        low: Lower end of the raw value range (0 for uint8).
-        high: Upper end of the raw value range (255 for uint8).
+        low: Lower end of the raw value range (0 for uint8 and masks).
+        high: Upper end of the raw value range (255 for uint8 but masks).
         layout: How the leaf holds an image: ``"chw"``, ``"hwc"``, ``"hw"``; ``""`` for anything else.
         mode: PIL mode of a ``"pil"`` leaf, else None.
     """
@@ -59,10 +59,14 @@ class FieldSpec:
 
     @property
     def continuous(self) -> bool:
-        """Whether a generator makes this field as float32 in [-1, 1] (floating types and uint8)."""
-        if self.name == LABEL or self.is_text:
-            return False
-        return self.torch_dtype.is_floating_point or self.dtype == "uint8"
+        """Whether a generator makes this field as float32 in [-1, 1]: all but the label and texts."""
+        return self.name != LABEL and not self.is_text
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it holds class numbers, whose range is what the data hold."""
+        whole = not self.torch_dtype.is_floating_point and self.dtype != "uint8"
+        return self.continuous and (self.kind == "tv_mask" or whole)
 
     @property
     def is_text(self) -> bool:

@@ -1,5 +1,6 @@
 """Real data sets as LightningDataModules, and classical augmentation."""
 
+from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits
 from lightning_diffaug.data.augment import SmallAffine, classical
 from lightning_diffaug.data.base import RealDataModule, Splits
 from lightning_diffaug.data.dataset import ImageDataset
@@ -9,6 +10,9 @@ from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaug
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
 __all__ = [
+    "AlignedDataModule",
+    "AlignedDataset",
+    "AlignedSplits",
     "DigitsDataModule",
     "ImageDataset",
     "ImageFolderDataModule",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -76,11 +77,11 @@ class RealDataModule(LightningDataModule):
         augment: Transform | None = None,
     ) -> None:
         super().__init__()
-        _at_least("batch_size", batch_size, 1, "how many images a batch holds")
-        _at_least("num_workers", num_workers, 0, "how many processes load batches")
-        _at_least("shots", shots, 1, "how many training images are kept per class (null: all)")
-        _at_least("rare_shots", rare_shots, 1, "how many training images a rare class keeps (null: as `shots`)")
-        _at_least("seed", seed, 0, "the seed of the few-shot selection")
+        at_least("batch_size", batch_size, 1, "how many images a batch holds")
+        at_least("num_workers", num_workers, 0, "how many processes load batches")
+        at_least("shots", shots, 1, "how many training images are kept per class (null: all)")
+        at_least("rare_shots", rare_shots, 1, "how many training images a rare class keeps (null: as `shots`)")
+        at_least("seed", seed, 0, "the seed of the few-shot selection")
         if isinstance(rare_classes, int) and rare_classes > 0 and rare_shots is None:
             raise ConfigurationError(
                 f"real.rare_classes={rare_classes} without rare_shots: the drawn classes would not be rare. "
@@ -126,6 +127,25 @@ class RealDataModule(LightningDataModule):
             self.setup()
         assert self._splits is not None
         return self._splits
+
+    def model_facts(self) -> dict[str, Any]:
+        """Arguments of the model that only the data know."""
+        return {
+            "num_classes": self.num_classes,
+            "in_channels": self.in_channels,
+            "class_counts": self.class_counts,
+            "rare_classes": self.rare_classes,
+            "class_names": self.class_names,
+        }
+
+    def picture(self, fields: Mapping[str, Any]) -> Tensor | None:
+        """How a raw sample is drawn: its image in [0, 1]; None: not at all.
+
+        Args:
+            fields: Its tensors by the names that ``data.fields`` gives them.
+        """
+        image = fields.get("image")
+        return None if image is None else shown(image)
 
     @property
     def train_transform(self) -> Transform:
@@ -197,8 +217,14 @@ class RealDataModule(LightningDataModule):
         )
 
 
-def _at_least(key: str, value: int | None, least: int, meaning: str) -> None:
+def at_least(key: str, value: int | None, least: int, meaning: str) -> None:
+    """Refuses a setting below `least`; None is no setting."""
     if value is not None and value < least:
         raise ConfigurationError(
             f"real.{key}={value} is below {least}: it is {meaning}. Set real.{key} to {least} or more"
         )
+
+
+def shown(image: Tensor) -> Tensor:
+    """A raw image (C, H, W), uint8 or float in [0, 1], as float32 in [0, 1]."""
+    return image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image.to(torch.float32).clamp(0.0, 1.0)

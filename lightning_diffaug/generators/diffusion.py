@@ -19,6 +19,7 @@ from lightning_diffaug.generators.denoisers import Architecture, check_denoiser,
 from lightning_diffaug.generators.device import named_device, resolve_device
 from lightning_diffaug.generators.diffusion_fit import check_fit, fit_to, given_fields
 from lightning_diffaug.generators.execution import Execution
+from lightning_diffaug.generators.field_codecs import Codecs
 from lightning_diffaug.generators.fit import FIT_VERSION, Fitted, fit_denoiser
 from lightning_diffaug.generators.fit_settings import FitSettings
 from lightning_diffaug.generators.given import Given, check_conditions, condition_settings, conditions_key
@@ -28,11 +29,11 @@ from lightning_diffaug.generators.protocol import Condition
 from lightning_diffaug.generators.sampler import Sampler, check_extras, check_negative_label
 from lightning_diffaug.generators.schedulers import check_scheduler
 from lightning_diffaug.generators.sources import INVERTED, check_source
+from lightning_diffaug.spec import SampleSpec
 
 if TYPE_CHECKING:
     from lightning_diffaug.conditions.feedback import Feedback
     from lightning_diffaug.snapshot import Snapshot
-    from lightning_diffaug.spec import SampleSpec
 
 
 class DiffusionGenerator:
@@ -69,6 +70,8 @@ class DiffusionGenerator:
         feedback_criterion: What its guidance raises: ``"entropy"`` of its prediction or its ``"loss"``.
         codec: Folder of a diffusers `AutoencoderKL`, in whose latent space the denoiser is fitted and sampled; None:
             in the space of the data.
+        codecs: Field name → `field_codecs.FieldCodec`, between what the data hold and what is denoised (or told, of a
+            condition): a mask of class numbers as channels, a waveform as a spectrogram, a text as tokens.
         conditions: What samples are made after: name → kind. A field of the sample that is named here is not made but
             given, by a real training sample that the planner chooses, and is stored beside what was made of it.
             ``class``: the label; ``labels``: several, of values 0 and 1, (n, labels); ``vector``: numbers (n, d), such
@@ -108,6 +111,7 @@ class DiffusionGenerator:
         feedback_scale: float = 0.0,
         feedback_criterion: str = "entropy",
         codec: str | None = None,
+        codecs: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
         batch_size: int = 128,
@@ -138,6 +142,7 @@ class DiffusionGenerator:
         self.repaint = repaint
         self.inversion_steps = inversion_steps
         self.codec = None if codec is None else str(codec)
+        self._codecs = Codecs(codecs)
         self.seed = seed
         self.batch_size = batch_size
         self.device = device
@@ -159,6 +164,7 @@ class DiffusionGenerator:
         self._sampler: Sampler | None = None
         self._channels: dict[str, int] = {}
         self._given = Given({})
+        self._data_spec: SampleSpec | None = None
         self.network_passes = 0  # samples times passes, of all calls
         self.on_progress: Callable[[], None] | None = None
         self._said: Feedback | None = None
@@ -206,7 +212,8 @@ class DiffusionGenerator:
         """
         check_negative_label(self.negative_label, class_names)
         self.feedback.check(spec, self._condition_settings)
-        check_fit(spec, len(class_names), self.fit_settings, self._condition_settings, self.codec)
+        self._codecs.check(spec, self.given, self.source, self.feedback.feedback_scale)
+        check_fit(self._codecs.spec(spec), len(class_names), self.fit_settings, self._condition_settings, self.codec)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments as plain values."""
@@ -222,6 +229,7 @@ class DiffusionGenerator:
             "repaint": self.repaint,
             **vars(self.feedback),
             "codec": self.codec,
+            "codecs": self._codecs.config(),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "device": self.device,
@@ -238,6 +246,7 @@ class DiffusionGenerator:
             "seed": self.seed,
             "codec": None if self.codec is None else codec_hash(Path(self.codec)),
             "fit": self.fit_settings.key(),
+            **self._codecs.key(),
         }
 
     def sample_key(self) -> dict[str, Any]:
@@ -253,6 +262,7 @@ class DiffusionGenerator:
             "repaint": self.repaint,
             "sampler_version": SAMPLER_VERSION,
             **self.feedback.key(),
+            **self._codecs.key(),
             **self._network_key(),
             **self.execution.on(named_device(self.device, self.trainer_devices)).key(),
         }
@@ -280,9 +290,11 @@ class DiffusionGenerator:
         """
         codec = None if self.codec is None else VaeCodec.load(Path(self.codec), self._device())
         fitted, description = fit_to(
-            snapshot, self.fit_settings, self._condition_settings, codec, self.seed, self._device(), progress,
-            checkpoint, self._fit_denoiser, self.fit_key(),
+            self._codecs.snapshot(snapshot), self.fit_settings, self._condition_settings, codec, self.seed,
+            self._device(), progress, checkpoint, self._fit_denoiser, self.fit_key(),
         )  # fmt: skip
+        if self._codecs:
+            description["data"] = snapshot.spec.to_json()
         weights.save(
             folder,
             fitted.denoiser.state_dict(),
@@ -316,6 +328,7 @@ class DiffusionGenerator:
             )
         self._device()  # one that is not there is said now
         self._channels, self._given = dict(description["channels"]), Given.from_json(description["given"])
+        self._data_spec = SampleSpec.from_json(description["data"]) if "data" in description else None
         self._read, self._sampler = (state, description), None
 
     def _built(self, state: dict[str, Tensor], description: dict[str, Any]) -> Sampler:
@@ -380,11 +393,11 @@ class DiffusionGenerator:
 
         Args:
             condition: ``label``: int64 (n,) class indices, where the data have labels. Further `conditions` by name,
-                (n, …) in the values of the training data; those made of a field in [-1, 1]. With a `source` other than
-                noise: ``start``, real samples in [-1, 1], a tensor (n, *shape) or one for each field; beside it
-                ``mask`` (what of it is kept), ``other`` and ``weight`` (``"interpolate"``), ``start_label``
-                (``"edit"``), ``strength`` (each row's own, before the setting). ``negative_label``: what guidance moves
-                away from. Other keys are ignored.
+                (n, …) in the values of the training data, n texts of a text (else the ``prompt``); those made of a
+                field in [-1, 1]. With a `source` other than noise: ``start``, real samples in [-1, 1], a tensor
+                (n, *shape) or one for each field; beside it ``mask`` (what of it is kept), ``other`` and ``weight``
+                (``"interpolate"``), ``start_label`` (``"edit"``), ``strength`` (each row's own, before the setting).
+                ``negative_label``: what guidance moves away from. Other keys are ignored.
             seeds: n seeds.
 
         Returns:
@@ -393,10 +406,12 @@ class DiffusionGenerator:
         Raises:
             GeneratorError: Nothing was fitted or loaded, or the condition does not fit.
         """
-        told = self._given.told(condition)
+        spec = self._data_spec
+        told = self._given.told(condition if spec is None else self._codecs.condition(condition, spec))
         samples = self.sampler(told, seeds, self.batch_size, self._step_done, self._guidance())
         joint = torch.split(samples, list(self._channels.values()), dim=1)
-        return {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
+        made = {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}
+        return made if spec is None else self._codecs.decode(made, spec)
 
     def _fit_denoiser(self, *arguments: Any) -> Fitted:
         return fit_denoiser(*arguments)

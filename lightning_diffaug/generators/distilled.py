@@ -92,7 +92,7 @@ class DistilledGenerator(DiffusionGenerator):
 
     def teacher(self) -> DiffusionGenerator:
         """The generator that is distilled: the default one with the same fit, as it is usually sampled."""
-        shared = ("codec", "conditions", "seed", "batch_size", "device", "fit")
+        shared = ("codec", "codecs", "conditions", "seed", "batch_size", "device", "fit")
         own = super().config()
         teacher = DiffusionGenerator(dtype="float32", channels_last=False, **{name: own[name] for name in shared})
         teacher.trainer_devices = self.trainer_devices
@@ -130,8 +130,8 @@ class DistilledGenerator(DiffusionGenerator):
             super().fit(snapshot, folder, lambda step, of: progress(first + step, total))
             if self.distill.samples:
                 record = fidelity.measure(
-                    teacher.sampler, self._students, snapshot, self._conditions_of, self.distill.samples,
-                    self.batch_size, self.seed, lambda: progress(total, total),
+                    teacher.sampler, self._students, self._codecs.snapshot(snapshot), self._conditions_of,
+                    self.distill.samples, self.batch_size, self.seed, lambda: progress(total, total),
                 )  # fmt: skip
                 fidelity.write(folder, record)
                 log.info("what the distillation lost:\n%s", fidelity.table(record))

@@ -153,6 +153,11 @@ def told_as(
         )
     if setting.kind == "class":
         return ConditionSpec("class", classes=classes), ()
+    if field.is_text:
+        raise ConfigurationError(
+            f"the condition {name!r} is a text, which a denoiser is told as tokens. Set generator.codecs.{name} to "
+            "e.g. {_target_: lightning_diffaug.generators.field_codecs.Words}, or leave it out of generator.conditions."
+        )
     value = field.shape
     if setting.of is not None and setting.how is not None:
         value = tuple(derive(torch.zeros(1, *value), setting.how, setting.factor).shape[1:])

@@ -1,0 +1,6 @@
+"""Codecs of single fields: masks as channels, sound as spectrograms, texts as tokens."""
+
+from lightning_diffaug.generators.field_codecs.base import Codecs, FieldCodec
+from lightning_diffaug.generators.field_codecs.one_hot import OneHot
+
+__all__ = ["Codecs", "FieldCodec", "OneHot"]
