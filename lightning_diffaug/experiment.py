@@ -106,14 +106,7 @@ def _build(cfg: DictConfig) -> Parts:
     real.setup("fit")
     if cfg.ablation.equal == "steps":
         _limit_steps(trainer, real, cfg.data.epoch_length)
-    model = _make(
-        cfg.model,
-        num_classes=real.num_classes,
-        in_channels=real.in_channels,
-        class_counts=real.class_counts,
-        rare_classes=real.rare_classes,
-        class_names=real.class_names,
-    )
+    model = _make(cfg.model, **real.model_facts())
     return Parts(real, data, model, trainer)
 
 
@@ -178,7 +171,8 @@ def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
     if parts.trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-        write_classes(parts.real.class_names, parts.real.class_counts, parts.real.rare_classes, folder)
+        if parts.real.class_names:
+            write_classes(parts.real.class_names, parts.real.class_counts, parts.real.rare_classes, folder)
     started: list[float] = []
     trainer: Any = parts.trainer
     predictions = Predictions()
@@ -239,7 +233,7 @@ def _count_evaluation(folder: Path, leads: bool) -> int:
 def _of_predictions(predictions: Predictions, real: Any) -> dict[str, float]:
     """Scores of validation, and of both parts with the class prior corrected."""
     val, test = predictions.of("val"), predictions.of("test")
-    if val is None or test is None:
+    if val is None or test is None or not real.class_names:
         return {}
     about = (real.class_names, real.rare_classes)
     return {f"val/{name}": value for name, value in scores(*val, *about).items()} | corrected_scores(val, test, *about)

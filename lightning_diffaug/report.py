@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import PoolError
 from lightning_diffaug.figures import MANY_CLASSES
-from lightning_diffaug.spec import IMAGE, LABEL, FieldSpec
+from lightning_diffaug.spec import IMAGE, LABEL
 
 if TYPE_CHECKING:
     from lightning_diffaug.datamodule import DiffAugDataModule
@@ -25,12 +25,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PER_CLASS = 6
+_UNLABELLED_ROWS = 4
 _TOLERANCE = 0.01  # of the synthetic fraction: an epoch is exact to one draw
 _ASKED, _ACHIEVED = "mix/requested_fraction", "mix/achieved_fraction"
-_TABLE = (
+_SCORES = (
     ("accuracy on real test data", "test/acc", "{:.1%}"),
     ("balanced accuracy", "test/acc_balanced", "{:.1%}"),
     ("rare classes' accuracy", "test/acc_rare", "{:.1%}"),
+    ("mean IoU on real test data", "test/miou", "{:.1%}"),
+    ("mean average precision of boxes", "test/map", "{:.1%}"),
+    ("retrieval recall at 1 on real test data", "test/recall_at_1", "{:.1%}"),
+    ("retrieval recall at 5", "test/recall_at_5", "{:.1%}"),
+    ("Chamfer distance to real test clouds", "test/chamfer", "{:.4f}"),
+    ("error of the offset between streams, s", "test/sync_error", "{:.3f}"),
+)
+_TRIVIAL = "_trivial"
+"""Of a score: what chance, or the mean of the training data, reaches on the same test data."""
+_TABLE = (
+    *(
+        row
+        for label, key, form in _SCORES
+        for row in ((label, key, form), ("  chance, or the mean", f"{key}{_TRIVIAL}", form))
+    ),
     ("synthetic fraction asked for", _ASKED, "{:.4f}"),
     ("synthetic fraction achieved", _ACHIEVED, "{:.4f}"),
     ("uses of a pooled sample", "mix/reuse", "{:.2f}"),
@@ -79,7 +95,7 @@ def write_classes(names: Sequence[str], train_counts: Sequence[int], rare: Seque
 
 def print_line(figures: Mapping[str, float], folder: Path) -> None:
     """Prints one line for a run among many: its scores, seconds and folder."""
-    scores = [f"{label} {form.format(figures[key])}" for label, key, form in _TABLE[:3] if key in figures]
+    scores = [f"{label} {form.format(figures[key])}" for label, key, form in _SCORES if key in figures]
     seconds = figures.get("train/seconds", 0.0) + figures.get("train/wait_seconds", 0.0)
     print(f"{', '.join(scores)}; {seconds:.1f} s; {folder}", flush=True)
 
@@ -119,21 +135,23 @@ def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = 
 
 
 def draw_samples(data: DiffAugDataModule, path: Path) -> Path | None:
-    """Draws real and synthetic samples side by side, a row a class.
+    """Draws real and synthetic samples side by side, a row a class (some rows where there are no classes).
 
     Args:
-        data: After its run.
+        data: After its run. A wrapped module with a method ``picture(fields)`` says how a sample looks; of others the
+            image is drawn.
         path: PNG file to write.
 
     Returns:
-        The file, or None where there is nothing to draw (no pool, no labels, samples that are not images), or where it
-        could not be drawn, which is logged: the run is done, and a picture is no reason for it to fail.
+        The file, or None where there is nothing to draw (no pool, samples without a picture), or where it could not be
+        drawn, which is logged: the run is done, and a picture is no reason for it to fail.
     """
     try:
-        pooled = _pooled_images(data)
+        pooled = _pooled(data)
         if pooled is None:
             return None
-        pairs = zip(data.class_names, _real_images(data), pooled, strict=True)
+        names = data.class_names if _labelled(data) else [""] * len(pooled)
+        pairs = zip(names, _real(data), pooled, strict=True)
         return draw_grid([(name, (("real", left), ("synthetic", right))) for name, left, right in pairs], path)
     except Exception as error:  # the user's dataset may raise anything; a full disk; more classes than pixels
         log.warning(
@@ -143,47 +161,71 @@ def draw_samples(data: DiffAugDataModule, path: Path) -> Path | None:
         return None
 
 
-def _pooled_images(data: DiffAugDataModule) -> list[Tensor] | None:
-    """Some images (n, C, H, W) of each class from the window that was frozen last; None without any."""
+def _labelled(data: DiffAugDataModule) -> bool:
+    known = data.real_training
+    return known is not None and known.class_index is not None
+
+
+def _picture(data: DiffAugDataModule, fields: Mapping[str, Any]) -> Tensor | None:
+    """A raw sample's picture, float or uint8 (C, H, W)."""
+    own = getattr(data.real, "picture", None)
+    return own(fields) if callable(own) else fields.get(IMAGE)
+
+
+def _pooled(data: DiffAugDataModule) -> list[list[Tensor]] | None:
+    """Pictures of some samples of each row from the window that was frozen last; None without any."""
     known, pool = data.real_training, data.pool
-    if known is None or known.class_index is None or pool is None:
+    if known is None or known.raw is None or pool is None:
         return None
-    if known.raw is None or not {IMAGE, LABEL} <= {field.name for field in known.spec.fields}:
-        return None
-    found: list[list[Tensor]] = [[] for _ in data.class_names]
+    rows = len(data.class_names) if _labelled(data) else _UNLABELLED_ROWS
+    found: list[list[Tensor]] = [[] for _ in range(rows)]
     for slot in data.window_slots:
         with contextlib.suppress(PoolError, FileNotFoundError):  # damaged or dropped since it was read
             shard = pool.read(slot)
-            for image, label in zip(shard.fields[IMAGE], shard.fields[LABEL].tolist(), strict=True):
-                if len(found[label]) < _PER_CLASS:
-                    found[label].append(image.clone())
-    return [_stacked(images, known.spec[IMAGE]) for images in found] if any(found) else None
+            for i in range(len(shard.rows)):
+                fields: dict[str, Any] = {name: value[i] for name, value in shard.fields.items()}
+                fields |= {name: texts[i] for name, texts in shard.strings.items()}
+                open_rows = [found[int(fields[LABEL])]] if _labelled(data) else found
+                row = next((row for row in open_rows if len(row) < _PER_CLASS), None)
+                if row is None:
+                    continue
+                picture = _picture(data, fields)
+                if picture is None:
+                    return None
+                row.append(picture.clone())
+    return found if any(found) else None
 
 
-def _real_images(data: DiffAugDataModule) -> list[Tensor]:
-    """Some raw real training images (n, C, H, W) of each class; no others are read."""
+def _real(data: DiffAugDataModule) -> list[list[Tensor]]:
+    """Pictures of some real training samples of each row; no others are read."""
     from lightning_diffaug.randomness import untouched_rng
     from lightning_diffaug.sample import leaf_to_tensor, leaves  # torchvision, which drawing a pool does not need
 
     known: Any = data.real_training
-    field = known.spec[IMAGE]
-    images = []
+    everything = np.arange(len(known.raw))
+    chosen = [everything[row * _PER_CLASS :][:_PER_CLASS] for row in range(_UNLABELLED_ROWS)]
+    if _labelled(data):
+        chosen = [np.flatnonzero(known.class_index == c)[:_PER_CLASS] for c in range(len(known.class_names))]
+    rows: list[list[Tensor]] = []
     with untouched_rng():
-        for c in range(len(known.class_names)):
-            some = np.flatnonzero(known.class_index == c)[:_PER_CLASS].tolist()
-            images.append(_stacked([leaf_to_tensor(leaves(known.raw[i])[field.path], field) for i in some], field))
-    return images
+        for indices in chosen:
+            pictures = []
+            for i in indices.tolist():
+                leaf = leaves(known.raw[i])
+                fields = {f.name: leaf_to_tensor(leaf[f.path], f) for f in known.spec.continuous}
+                fields |= {f.name: leaf[f.path] for f in known.spec.texts}
+                pictures.append(_picture(data, fields))
+            rows.append([picture for picture in pictures if picture is not None])
+    return rows
 
 
-def _stacked(images: Sequence[Tensor], field: FieldSpec) -> Tensor:
-    return torch.stack(list(images)) if images else torch.empty((0, *field.shape), dtype=field.torch_dtype)
-
-
-def draw_grid(rows: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], path: Path, per_part: int = _PER_CLASS) -> Path:
+def draw_grid(
+    rows: Sequence[tuple[str, Sequence[tuple[str, Sequence[Tensor] | Tensor]]]], path: Path, per_part: int = _PER_CLASS
+) -> Path:
     """Draws rows of named groups of images.
 
     Args:
-        rows: Row's name and its groups: (heading, images uint8 or float in [0, 1], (n, C, H, W)).
+        rows: Row's name and its groups: (heading, images uint8 or float in [0, 1], (C, H, W) each).
         path: PNG file to write.
         per_part: Columns of each group.
 

@@ -84,10 +84,45 @@ def test_pil_modes_that_a_pool_cannot_hold_are_refused(mode: str) -> None:
         probe((PILImage.new(mode, (6, 4)), 3))
 
 
+class Depth(tv_tensors.TVTensor):
+    """A kind of the user's own, which no pool knows."""
+
+
 def test_tv_tensors_that_a_pool_cannot_rebuild_are_refused() -> None:
-    boxes = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 6))
-    with pytest.raises(SampleStructureError, match="BoundingBoxes"):
-        probe((PIXELS, boxes), {"0": "image", "1": "boxes"})
+    depth = torch.zeros(4, 6).as_subclass(Depth)
+    with pytest.raises(SampleStructureError, match="Depth"):
+        probe((PIXELS, depth), {"0": "image", "1": "depth"})
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        tv_tensors.Mask(torch.arange(24).reshape(4, 6) % 3),
+        tv_tensors.Mask(torch.zeros(4, 6, dtype=torch.bool)),
+        tv_tensors.Video(torch.zeros(5, 3, 4, 6, dtype=torch.uint8)),
+        tv_tensors.BoundingBoxes(torch.rand(2, 4), format="CXCYWH", canvas_size=(4, 6)),
+        torch.arange(24).reshape(4, 6) % 3,
+    ],
+    ids=lambda leaf: f"{type(leaf).__name__}-{leaf.dtype}",
+)
+def test_leaves_of_every_kind_come_back_as_they_were(leaf: Any) -> None:
+    sample = {"image": PIXELS, "more": leaf}
+    spec = probe(sample, {"image": "image", "more": "more"})
+    fields = {field.name: leaf_to_tensor(sample[field.path], field)[None] for field in spec.fields}
+    (again,) = SampleAdapter(sample, spec).samples(fields, lambda: [(0, 0)])
+    found = again["more"]
+    assert type(found) is type(leaf)
+    assert (found.dtype, found.shape) == (leaf.dtype, leaf.shape)
+    assert bool((found == leaf).all())
+    assert getattr(found, "format", None) == getattr(leaf, "format", None)
+    assert getattr(found, "canvas_size", None) == getattr(leaf, "canvas_size", None)
+
+
+def test_class_numbers_survive_the_way_through_a_generators_range() -> None:
+    mask = torch.arange(12).reshape(3, 4) % 11
+    field = FieldSpec("mask", "mask", "tv_mask", "int64", (3, 4), 0.0, 10.0)
+    assert field.is_mask
+    assert bool((field.from_unit(field.to_unit(mask)) == mask).all())
 
 
 @pytest.mark.parametrize("flag", [True, np.bool_(True), torch.tensor(True), 0.5, "text"])

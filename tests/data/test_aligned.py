@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from lightning_diffaug.data import AlignedDataModule, AlignedDataset, AlignedSplits
+from lightning_diffaug.errors import ConfigurationError
+
+
+class Pairs(AlignedDataModule):
+    """Images of one grey level with masks of the same number; a label where `classes` says so."""
+
+    def __init__(self, sizes: tuple[int, int, int] = (12, 4, 4), classes: int = 0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._sizes, self._classes = sizes, classes
+
+    def load(self) -> AlignedSplits:
+        def part(n: int) -> AlignedDataset:
+            level = torch.arange(n)
+            fields: dict[str, Any] = {
+                "image": level.to(torch.uint8)[:, None, None, None].expand(n, 1, 4, 4).contiguous(),
+                "mask": level[:, None, None].expand(n, 4, 4).contiguous(),
+                "text": [f"level {i}" for i in range(n)],
+            }
+            if self._classes:
+                fields["label"] = (level % self._classes).tolist()
+            names = [str(c) for c in range(self._classes)]
+            return AlignedDataset(fields, names, wrap={"image": tv_tensors.Image, "mask": tv_tensors.Mask})
+
+        return AlignedSplits(*(part(n) for n in self._sizes))
+
+    def conversion(self, sample: dict[str, Any]) -> dict[str, Any]:
+        return {**sample, "image": sample["image"].float() / 255}
+
+
+def shifted(sample: dict[str, Any]) -> dict[str, Any]:
+    by = int(torch.randint(1, 9, ()))
+    return {**sample, "image": sample["image"] + by, "mask": sample["mask"] + by}
+
+
+def test_samples_are_dicts_of_wrapped_leaves_and_stay_together_when_selected() -> None:
+    dataset = Pairs().load().train.select([5, 2])
+    sample = dataset[0]
+    assert isinstance(sample["image"], tv_tensors.Image)
+    assert isinstance(sample["mask"], tv_tensors.Mask)
+    for i, level in enumerate((5, 2)):
+        sample = dataset[i]
+        assert (int(sample["image"][0, 0, 0]), int(sample["mask"][0, 0]), sample["text"]) == (
+            level,
+            level,
+            f"level {level}",
+        )
+
+
+def test_augmentation_comes_before_conversion_and_only_in_training() -> None:
+    data = Pairs(augment=shifted)
+    data.setup()
+    raw = data.splits.val[3]
+    assert float(raw["image"][0, 0, 0]) == pytest.approx(3 / 255)
+    trained = data.splits.train[3]
+    by = int(trained["mask"][0, 0]) - 3
+    assert 1 <= by < 9
+    assert float(trained["image"][0, 0, 0]) == pytest.approx((3 + by) / 255)  # one draw for both
+
+
+def test_shots_are_of_each_class_or_in_all_and_the_seed_decides_which() -> None:
+    assert Pairs(classes=3, shots=2).class_counts == [2, 2, 2]
+    chosen = [[s["text"] for s in Pairs(shots=5, seed=seed).splits.train] for seed in (0, 0, 1)]
+    assert len(chosen[0]) == 5
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_a_model_is_told_of_classes_where_there_are_some() -> None:
+    assert Pairs().model_facts() == {}
+    assert Pairs(classes=2).model_facts() == {"num_classes": 2, "class_names": ["0", "1"]}
+
+
+def test_no_training_samples_and_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"empty.*real\.root"):
+        Pairs(sizes=(0, 1, 1)).setup()
+    with pytest.raises(ConfigurationError, match=r"real\.shots=0"):
+        Pairs(shots=0)
+    with pytest.raises(ValueError, match="different lengths"):
+        AlignedDataset({"a": [1, 2], "b": [1]})
