@@ -6,6 +6,7 @@ from lightning_diffaug.data.base import RealDataModule, Splits
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.digits import DigitsDataModule
 from lightning_diffaug.data.image_folder import ImageFolderDataModule
+from lightning_diffaug.data.image_text import ImageTextDataModule
 from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaugment
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
@@ -16,6 +17,7 @@ __all__ = [
     "DigitsDataModule",
     "ImageDataset",
     "ImageFolderDataModule",
+    "ImageTextDataModule",
     "RealDataModule",
     "SmallAffine",
     "Splits",

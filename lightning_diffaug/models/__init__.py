@@ -1,5 +1,6 @@
 """The demo's LightningModules."""
 
 from lightning_diffaug.models.classifier import ImageClassifier
+from lightning_diffaug.models.dual_encoder import DualEncoder
 
-__all__ = ["ImageClassifier"]
+__all__ = ["DualEncoder", "ImageClassifier"]

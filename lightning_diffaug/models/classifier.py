@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +16,10 @@ from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatr
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models.batch_mixing import batch_mixing
 from lightning_diffaug.models.predictions import LOGITS, TARGET
+from lightning_diffaug.models.schedule import warm_up_cosine
 from lightning_diffaug.models.scores import recalls
 
 LOSSES = ("cross_entropy", "logit_adjusted")
-WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 def small_cnn(in_channels: int, num_classes: int, width: int) -> nn.Sequential:
@@ -169,15 +168,7 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up and a cosine to 0."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = self.trainer.estimated_stepping_batches
-
-        # Not OneCycleLR: it raises past its last step, as when a run is resumed with more epochs.
-        def factor(step: int) -> float:
-            done = min(step / steps, 1.0)
-            if done < WARM_UP:
-                return max(done / WARM_UP, 0.01)
-            return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
-
+        factor = warm_up_cosine(int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},

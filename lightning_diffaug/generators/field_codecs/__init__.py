@@ -2,5 +2,7 @@
 
 from lightning_diffaug.generators.field_codecs.base import Codecs, FieldCodec
 from lightning_diffaug.generators.field_codecs.one_hot import OneHot
+from lightning_diffaug.generators.field_codecs.sentence_encoder import SentenceEncoder
+from lightning_diffaug.generators.field_codecs.words import Words
 
-__all__ = ["Codecs", "FieldCodec", "OneHot"]
+__all__ = ["Codecs", "FieldCodec", "OneHot", "SentenceEncoder", "Words"]

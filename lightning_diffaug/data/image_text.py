@@ -1,0 +1,201 @@
+"""Images with captions: the user's own folder, or scikit-learn's digits with captions that were measured on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits, Sample
+from lightning_diffaug.data.caption_files import NAMES, find_captions, read_captioned
+from lightning_diffaug.data.captioned_digits import caption, levels
+from lightning_diffaug.data.image_files import ImageFiles, probe
+from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.words import vocabulary
+
+log = logging.getLogger(__name__)
+
+IMAGE, CAPTION = "image", "caption"
+DEFAULT_SIZE = 32
+PARTS = ("train", "val", "test")
+DIGITS_SPLIT = (0.6, 0.15, 0.25)
+LAYOUT = f"""Expected is either
+  <root>/train/*.png + <root>/train/captions.csv   <root>/val/…   <root>/test/…   (val may be absent)
+or one folder that is split by ratio (real.split)
+  <root>/*.png + <root>/captions.csv
+captions.csv has the columns file_name (relative to it) and caption; it may also be one of {", ".join(NAMES[1:])}."""
+
+Pair = tuple[Path, str]
+
+
+class ImageTextDataModule(AlignedDataModule):
+    """Pairs of an image and a caption; samples are ``{"image": uint8 (C, H, W), "caption": str}``.
+
+    Without `root`: the digits, split by class 60 / 15 / 25, each with one caption of `captioned_digits`. Of validation
+    and test images that measure alike in everything that a caption says, one is kept, so that each caption is true of
+    one image of its gallery.
+
+    With `root`: see `LAYOUT`. Images are divided, not captions: those of one image stay together. In training an image
+    is a sample with each of its captions, in validation and test with its first.
+
+    Args:
+        root: The folder; None: the digits.
+        size: Height and width in pixels that every image is cropped and resized to; None: the native size, at most 32.
+        split: Shares of training, validation and test when there is one folder.
+        split_seed: Which images go where; apart from `seed`, so that seeds share one test set.
+        **settings: See `AlignedDataModule`.
+
+    Raises:
+        ConfigurationError: The folder is missing or has another layout; a file is missing, or no image; a line of
+            captions says nothing of use.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        size: int | None = None,
+        split: Sequence[float] = (0.7, 0.1, 0.2),
+        split_seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        if size is not None and size < 4:
+            raise ConfigurationError(f"real.size={size} is below 4 pixels. Set real.size to 4 or more, or null")
+        if len(split) != 3 or any(not 0 < share < 1 for share in split) or abs(sum(split) - 1) > 1e-6:
+            raise ConfigurationError(
+                f"real.split={list(split)} does not hold three positive shares with the sum 1. Set real.split to e.g. "
+                "[0.7,0.1,0.2] (training, validation, test)"
+            )
+        self.root = None if root is None else Path(root).expanduser()
+        self.size = size
+        self.split = tuple(split)
+        self.split_seed = split_seed
+
+    def load(self) -> AlignedSplits:
+        """Reads the digits, or finds the files, divides and decodes them."""
+        if self.root is None:
+            return captioned_digits()
+        parts = self._parts(self.root)
+        native, channels = probe([path for path, _ in parts["train"]])
+        size = min(native, DEFAULT_SIZE) if self.size is None else self.size
+        if self.size is None:
+            log.info(
+                "%s: images of %d pixels (shorter side, median) are used at %d; see real.size", self.root, native, size
+            )
+
+        def dataset(pairs: Sequence[Pair]) -> AlignedDataset:
+            files = list(dict.fromkeys(path for path, _ in pairs))
+            of = {path: number for number, path in enumerate(files)}
+            images = ImageFiles(files, size, channels).read()
+            chosen = images[torch.tensor([of[path] for path, _ in pairs], dtype=torch.int64)]
+            return _dataset(chosen, [text for _, text in pairs])
+
+        return AlignedSplits(dataset(parts["train"]), dataset(_first(parts["val"])), dataset(_first(parts["test"])))
+
+    def conversion(self, sample: Sample) -> Sample:
+        """The image as float32 in [0, 1]; the caption stays text."""
+        return {**sample, IMAGE: sample[IMAGE].as_subclass(Tensor).to(torch.float32) / 255.0}
+
+    def model_facts(self) -> dict[str, Any]:
+        """Channels of an image, and the words of the training captions."""
+        train = self.splits.train
+        return {
+            "in_channels": int(train.fields[IMAGE].shape[1]),
+            "vocabulary": vocabulary(train.fields[CAPTION]),
+        }
+
+    def picture(self, fields: Mapping[str, Any]) -> Tensor | None:
+        """The image."""
+        image = fields.get(IMAGE)
+        return None if image is None else image.to(torch.float32) / 255.0
+
+    def _parts(self, root: Path) -> dict[str, list[Pair]]:
+        if not root.is_dir():
+            raise ConfigurationError(
+                f"real.root={root} is not a folder, so there is no data. Set real.root to your images.\n{LAYOUT}"
+            )
+        if not (root / "train").is_dir():
+            return self._divide(_pairs(root, root), PARTS, self.split)
+        parts = {part: _pairs(root / part, root) for part in PARTS if (root / part).is_dir()}
+        if "test" not in parts:
+            raise ConfigurationError(
+                f"real.root={root} has train/ but no test/: without images of their own the final figures would mean "
+                f"nothing. Add it, or put all into one folder, which is then split by ratio.\n{LAYOUT}"
+            )
+        if "val" not in parts:
+            share = self.split[1] / (self.split[0] + self.split[1])
+            parts |= self._divide(parts["train"], PARTS[:2], (1 - share, share))
+        return parts
+
+    def _divide(self, pairs: Sequence[Pair], names: Sequence[str], shares: Sequence[float]) -> dict[str, list[Pair]]:
+        files = sorted({path for path, _ in pairs})
+        if len(files) < 2 * len(names):
+            raise ConfigurationError(
+                f"real.root={self.root} has captions of {len(files)} images, too few to be divided into "
+                f"{', '.join(names)}. Add images, or give each part a folder of its own.\n{LAYOUT}"
+            )
+        divided = stratified_split([0] * len(files), shares, self.split_seed)
+        of = {files[i]: name for name, part in zip(names, divided, strict=True) for i in part}
+        return {name: [pair for pair in pairs if of[pair[0]] == name] for name in names}
+
+
+def captioned_digits() -> AlignedSplits:
+    """The 1,797 digits with a caption each; see `ImageTextDataModule`."""
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    digits = load_digits()
+    ink = torch.from_numpy(digits.images / 16).to(torch.float32).unsqueeze(1)
+    shown = np.column_stack([digits.target, levels(ink).numpy()])
+    texts = [caption(int(row[0]), row[1:].tolist(), number) for number, row in enumerate(shown)]
+    whole = _dataset((ink * 255).round().to(torch.uint8), texts)
+    train, val, test = stratified_split(digits.target.tolist(), DIGITS_SPLIT)
+
+    def distinct(part: Sequence[int]) -> list[int]:
+        _, first = np.unique(shown[part], axis=0, return_index=True)
+        return [part[i] for i in sorted(first)]
+
+    return AlignedSplits(whole.select(train), whole.select(distinct(val)), whole.select(distinct(test)))
+
+
+def _dataset(images: Tensor, texts: Sequence[str]) -> AlignedDataset:
+    return AlignedDataset({IMAGE: images, CAPTION: list(texts)}, wrap={IMAGE: tv_tensors.Image})
+
+
+def _pairs(folder: Path, root: Path) -> list[Pair]:
+    """The images of a folder with their captions, which its own file says, or that of the root."""
+    path = find_captions(folder) or find_captions(root)
+    if path is None:
+        raise ConfigurationError(
+            f"{folder} has no file of captions, so nothing says what its images show. Add captions.csv there, or set "
+            f"real.root to a folder of this layout.\n{LAYOUT}"
+        )
+    found, base = [], path.parent
+    for entry in read_captioned(path):
+        parts = PurePosixPath(entry.image.replace("\\", "/")).parts
+        if base != folder and parts[0] != folder.name:
+            continue
+        image = base.joinpath(*parts)
+        if not image.is_file():
+            raise ConfigurationError(
+                f"{path}, line {entry.line}, names the image {entry.image!r}, and there is no file {image}. Add it, or "
+                f"take the line out; file_name is relative to the file of captions.\n{LAYOUT}"
+            )
+        found.append((image, entry.caption))
+    if not found:
+        raise ConfigurationError(
+            f"{path} has no caption of an image in {folder}. Write file_name as {folder.name}/…, or put a captions.csv "
+            f"into {folder}.\n{LAYOUT}"
+        )
+    return found
+
+
+def _first(pairs: Sequence[Pair]) -> list[Pair]:
+    """Each image with its first caption."""
+    return list({path: (path, text) for path, text in reversed(pairs)}.values())[::-1]
