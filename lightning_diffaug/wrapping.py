@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -193,9 +193,11 @@ def with_leaf(sample: Any, path: str, change: Callable[[Any], Any]) -> Any:
     if not path:
         return change(sample)
     name, _, rest = path.partition(".")
-    if isinstance(sample, dict):
+    if isinstance(sample, Mapping):
         key = next(key for key in sample if str(key) == name)
-        return {**sample, key: with_leaf(sample[key], rest, change)}
+        made: Any = copy.copy(sample)  # a defaultdict or a user's own stays one
+        made[key] = with_leaf(sample[key], rest, change)
+        return made
     if isinstance(sample, (tuple, list)):
         items = list(sample)
         items[int(name)] = with_leaf(items[int(name)], rest, change)
