@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -89,9 +90,8 @@ def _espeak() -> tuple[Path, Path]:
             "the spoken digits are made by the package espeakng-loader, which is not installed. Run: pip install "
             "'lightning-diffaug[audio]', or set real.root to a folder of sounds."
         )
-    import espeakng_loader
-
-    return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
+    loader = importlib.import_module("espeakng_loader")
+    return Path(loader.get_library_path()), Path(loader.get_data_path())
 
 
 def _speak(
@@ -111,7 +111,7 @@ def _speak(
     found = []
     for _ in utterances:
         (count,) = struct.unpack_from("=I", said, at)
-        found.append(np.frombuffer(said, np.int16, count, at + 4).astype(np.float32) / 32768)
+        found.append(np.frombuffer(said, np.int16, count, at + 4).astype(np.float32) / np.float32(32768))
         at += 4 + 2 * count
     return rate, found
 
