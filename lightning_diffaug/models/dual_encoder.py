@@ -57,7 +57,9 @@ class DualEncoder(LightningModule):
 
     Batches are dicts: ``image`` float32 ``(n, C, H, W)`` in [0, 1], ``caption`` n texts; other keys are ignored. The
     loss is the symmetric InfoNCE with a learned temperature, in which all equal captions are right for an image of one
-    of them. Logs ``train/loss``, and of validation and test ``recall_at_1`` and ``recall_at_5``: the share of images whose
+    of them.
+
+    Logs ``train/loss``, and of validation and test ``recall_at_1`` and ``recall_at_5``: the share of images whose
     caption, and of captions whose image, is among the nearest k of all (the mean of both directions; equal captions
     are all right). ``recall_at_<k>_trivial`` is what drawing gives.
 
