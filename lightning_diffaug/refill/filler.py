@@ -156,11 +156,12 @@ class Filler:
         self._reporter.write()
 
     def _publish(self, slot: int, shard: Shard) -> None:
-        published, status = self._pool.publish(slot, shard), self._reporter.status
+        status = self._reporter.status
         self._acceptance.made(slot, shard.made)
         status.generated += shard.made["generated"]
         for reason, rejected in shard.made["rejections"].items():
             status.rejections[reason] = status.rejections.get(reason, 0) + rejected
-        if published:
+        self._reporter.write()  # first: a process that is killed behind the publication has counted what it made
+        if self._pool.publish(slot, shard):
             status.admitted += shard.n
             status.slots += 1

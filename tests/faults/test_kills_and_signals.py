@@ -197,8 +197,7 @@ def test_two_runs_at_once_share_one_fit_and_one_pool_and_agree(launch: Launch, t
     assert all(one["seen"][place] == two["seen"][place] for place in shared)
     generated = [report["figures"]["pool/generated"] for report in (one, two)]
     rows = pool.info().rows
-    # a process that is ended between the publication of a slot and its count misses that slot
-    assert rows - 2 * pool.header.slot_size <= sum(generated) <= 1.3 * rows, "claims spare double work"
+    assert rows <= sum(generated) <= 1.3 * rows, "claims spare double work"
     assert min(generated) > 0.15 * rows, "both took part"
     for report in (one, two):
         assert report["figures"]["mix/achieved_fraction"] == 0.5
