@@ -118,8 +118,9 @@ class TimeWarp(nn.Module):
 
     The rate r is drawn log-uniformly from [1 / max_rate, max_rate]. What was at t seconds is at t / r; the begin stays.
     Above 1 the end is the stream's padding, below 1 what comes after the end is lost, and its events are marked absent.
-    Streams are read between their samples (`Stream.interpolation`), so something of one sample is afterwards at most
-    one sample of its stream from its exact time; sound changes in pitch, as of a tape.
+    Streams are read between their samples (`Stream.interpolation`): what one sample held is strongest in the sample
+    nearest to its exact time, at most half a sample away, and spreads over 1 / r samples to either side. (With
+    ``nearest`` and r above 1 single samples can be skipped.) Sound changes in pitch, as of a tape.
 
     Args:
         max_rate: Above 1 and below 2 (from there on, something of one sample could fall between those that are read).
