@@ -32,7 +32,7 @@ MOVES = {
 
 
 def scene(seed: int, side: int = 32) -> dict[str, Any]:
-    """An image whose object, a rectangle of its own texture, is exactly where the mask says, with its box and corner."""
+    """An image whose object, a rectangle of its own texture, is exactly where the mask is, with its box and corner."""
     rng = torch.Generator().manual_seed(seed)
     top, left = torch.randint(8, 13, (2,), generator=rng).tolist()
     height, width = torch.randint(5, 11, (2,), generator=rng).tolist()
@@ -231,12 +231,9 @@ def test_every_structure_gives_what_the_dict_gives(structure: str) -> None:
 
 def test_tv_tensors_take_part_unnamed_and_stay_what_they_are() -> None:
     plain = scene(2)
-    canvas = {"canvas_size": (32, 32)}
-    sample = (
-        tv_tensors.Image(plain["image"]),
-        {"mask": tv_tensors.Mask(plain["mask"]), "boxes": tv_tensors.BoundingBoxes(plain["boxes"], format="XYXY", **canvas)},
-        plain["audio"],
-    )  # fmt: skip
+    boxes = tv_tensors.BoundingBoxes(plain["boxes"], format="XYXY", canvas_size=(32, 32))
+    target = {"mask": tv_tensors.Mask(plain["mask"]), "boxes": boxes}
+    sample = (tv_tensors.Image(plain["image"]), target, plain["audio"])
     torch.manual_seed(2)
     image, target, audio = JointSpatial(MOVES["all"](), stereo="2")(sample)
     torch.manual_seed(2)

@@ -23,7 +23,7 @@ STREAMS = {
 
 
 def clip(frames: tuple[int, ...], seconds: float = 2.0) -> dict[str, Any]:
-    """A flash in the video and a click in the audio at the begin of each of these frames, and the events that say so."""
+    """A flash in the video and a click in the audio at the begin of each of these frames, and events that say so."""
     video = torch.zeros(int(seconds * FPS), 3, 4, 4, dtype=torch.uint8)
     audio = torch.zeros(2, int(seconds * HZ))
     for number, frame in enumerate(frames):
@@ -132,7 +132,11 @@ def test_warped_flash_and_click_are_within_one_sample_of_the_event() -> None:
 
 def test_warp_reads_a_ramp_at_the_right_times() -> None:
     seconds = torch.arange(1000, dtype=torch.float64) / 500
-    streams = {"ramp": {"rate": 500, "pad": "edge"}, "near": {"rate": 500, "pad": -1, "interpolation": "nearest"}, "t": {}}
+    streams = {
+        "ramp": {"rate": 500, "pad": "edge"},
+        "near": {"rate": 500, "pad": -1, "interpolation": "nearest"},
+        "t": {},
+    }
     torch.manual_seed(2)
     moved = TimeWarp(1.9, streams)({"ramp": seconds, "near": torch.arange(1000), "t": 1.0})
     rate = 1.0 / moved["t"]
@@ -216,16 +220,16 @@ def test_structures_and_arrays_are_kept() -> None:
     assert pair[2] == 3
 
 
-@pytest.mark.parametrize(
-    "transform", [TemporalCrop(1.0, STREAMS), TemporalShift(1.0, STREAMS), TimeWarp(1.5, STREAMS)]
-)
+@pytest.mark.parametrize("transform", [TemporalCrop(1.0, STREAMS), TemporalShift(1.0, STREAMS), TimeWarp(1.5, STREAMS)])
 def test_same_seed_gives_the_same_two_draws_differ_and_the_source_stays(transform: Any) -> None:
     sample, before = clip((3, 8)), clip((3, 8))
     torch.manual_seed(0)
     drawn = [transform(sample) for _ in range(10)]
     torch.manual_seed(0)
     again = [transform(sample) for _ in range(10)]
-    assert all(torch.equal(a["audio"], b["audio"]) and a["first"] == b["first"] for a, b in zip(drawn, again, strict=True))
+    assert all(
+        torch.equal(a["audio"], b["audio"]) and a["first"] == b["first"] for a, b in zip(drawn, again, strict=True)
+    )
     assert len({one["first"] for one in drawn}) > 3
     for name, value in before.items():
         assert torch.equal(torch.as_tensor(sample[name]), torch.as_tensor(value))
