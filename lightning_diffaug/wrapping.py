@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ from lightning_diffaug.spec import FieldSpec
 log = logging.getLogger(__name__)
 
 _LONG_PASS_SECONDS = 10.0
+_SEEDS_TO_TELL_APART = 64  # a change drawn with probability 0.1 is missed by one in a thousand
 _TRANSFORMS = ("transform", "transforms", "target_transform")
 _LOADER_OPTIONS = (
     "num_workers",
@@ -248,9 +250,9 @@ def find_transform(
             )
         if not candidates and signature(raw[0]) == signature(dataset[0]):
             return SampleTransform()
-        for candidate in candidates:
-            if all(_agree(dataset, raw, candidate, i) for i in spread(dataset)):
-                return candidate
+        agreeing = [one for one in candidates if all(_agree(dataset, raw, one, i, seed=i) for i in spread(dataset))]
+        if agreeing:
+            return _told_apart(dataset, raw, agreeing)
         text = f"{describe(raw[0])}\ninto\n{describe(dataset[0])}"
     raise SampleStructureError(
         "the training data's transform was found, but neither transform(image) nor transform(sample) turns\n"
@@ -260,12 +262,25 @@ def find_transform(
     )
 
 
-def _agree(dataset: Dataset[Any], raw: Dataset[Any], transform: SampleTransform, i: int) -> bool:
-    wanted, sample = seeded(lambda: dataset[i], i), raw[i]
+def _agree(dataset: Dataset[Any], raw: Dataset[Any], transform: SampleTransform, i: int, seed: int) -> bool:
+    wanted, sample = seeded(lambda: dataset[i], seed), raw[i]
     try:
-        return equal(wanted, seeded(lambda: transform(sample), i))
+        return equal(wanted, seeded(lambda: transform(sample), seed))
     except Exception:
         return False
+
+
+def _told_apart(dataset: Dataset[Any], raw: Dataset[Any], candidates: list[SampleTransform]) -> SampleTransform:
+    """The first candidate, or another where the dataset agrees with that alone.
+
+    A flip of image and mask and one of the image alone give the same as long as no flip is drawn.
+    """
+    for seed in range(_SEEDS_TO_TELL_APART if len(candidates) > 1 else 0):
+        made = [seeded(functools.partial(candidate, raw[0]), seed) for candidate in candidates]
+        if not all(equal(made[0], other) for other in made[1:]):
+            candidates = [one for one in candidates if _agree(dataset, raw, one, 0, seed)] or candidates
+            break
+    return candidates[0]
 
 
 # Labels ---------------------------------------------------------------------------------------------

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, RandomSampler, Subset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from training_toys import Images
 
 from lightning_diffaug import wrapping
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.probing import equal, seeded, spread
 from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.sample import probe
 from lightning_diffaug.wrapping import (
@@ -23,6 +27,7 @@ from lightning_diffaug.wrapping import (
     find_transform,
     loader_facts,
     raw_view,
+    with_leaf,
 )
 
 
@@ -245,6 +250,39 @@ def test_of_two_conventions_with_one_structure_that_with_the_right_values_is_tak
 
     data = OfSample(transform=lambda x: (x[0], x[1] + 10) if isinstance(x, tuple) else x)
     assert _found(data).of_sample is data.transform
+
+
+class Segmented(Dataset[Any]):
+    """Images with their masks, and a flip of both or of the image alone."""
+
+    def __init__(self, of_image_alone: bool) -> None:
+        self.transform: Any = v2.RandomHorizontalFlip(0.1)
+        self.of_image_alone = of_image_alone
+
+    def __len__(self) -> int:
+        return 13
+
+    def __getitem__(self, index: int) -> Any:
+        rows = torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4) + index
+        sample = {"image": tv_tensors.Image(rows), "mask": tv_tensors.Mask(rows[0] % 2)}
+        if self.transform is None:
+            return sample
+        return with_leaf(sample, "image", self.transform) if self.of_image_alone else self.transform(sample)
+
+
+@pytest.mark.parametrize("of_image_alone", [True, False])
+def test_a_flip_that_no_probe_drew_is_still_told_from_one_of_the_image_alone(of_image_alone: bool) -> None:
+    data = Segmented(of_image_alone)
+    raw = raw_view(data)
+    with untouched_rng():
+        assert all(equal(seeded(partial(data.__getitem__, i), i), raw[i]) for i in spread(data)), "no probe flips"
+    found = find_transform(data, raw, probe(raw[0], {"image": "image"})["image"], None)
+    with untouched_rng():
+        for seed in range(40):
+            torch.manual_seed(seed)
+            wanted = data[0]
+            torch.manual_seed(seed)
+            assert equal(found(raw[0]), wanted)
 
 
 def test_data_with_nan_are_not_taken_for_augmented() -> None:

@@ -253,8 +253,8 @@ def test_wrong_settings_are_refused(make: Any, text: str) -> None:
     ("p", "options", "given", "text"),
     [
         (("image", "sound"), {}, batch(), "names the field 'sound', and the sample has none"),
-        (("image", "audio"), {"replace": "learned", "shapes": {"image": [3, 4, 4], "audio": [7]}}, batch(), "shapes.audio"),
-        (("image", "label"), {"replace": {"label": "learned"}, "shapes": {"label": []}}, batch(), "nothing can be learned"),
+        (("label", "audio"), {"replace": {"audio": "learned"}, "shapes": {"audio": [7]}}, batch(), "Set shapes.audio"),
+        (("image", "label"), {"replace": {"label": "learned"}, "shapes": {"label": []}}, batch(), "can be learned"),
         (("0", "1"), {"mask_key": "present"}, tuple(batch().values()), "is a tuple and no mapping"),
         (("image", "text"), {"replace": {"text": 1.0}}, batch() | {"text": list("abcdef")}, "texts by a text"),
         (("image", "audio"), {"replace": {"audio": "none"}}, batch(), "cannot replace torch.float32"),
