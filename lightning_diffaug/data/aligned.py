@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -21,6 +21,16 @@ Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
 
 LABEL = "label"
+
+
+class AlignedSettings(TypedDict, total=False):
+    """Arguments that every such data set takes; see `AlignedDataModule`."""
+
+    batch_size: int
+    num_workers: int
+    shots: int | None
+    seed: int
+    augment: Transform | None
 
 
 class AlignedDataset(Dataset[Sample]):

@@ -2,5 +2,6 @@
 
 from lightning_diffaug.models.classifier import ImageClassifier
 from lightning_diffaug.models.dual_encoder import DualEncoder
+from lightning_diffaug.models.streams import StreamsModel
 
-__all__ = ["DualEncoder", "ImageClassifier"]
+__all__ = ["DualEncoder", "ImageClassifier", "StreamsModel"]

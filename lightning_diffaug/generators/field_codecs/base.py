@@ -208,12 +208,15 @@ class Codecs:
         made = dict(samples)
         for name, value in samples.items():
             if name in self._codecs:
-                made[name] = spec[name].to_unit(self._codecs[name].decode(value, spec[name]))
+                raw = self._codecs[name].decode(value, spec[name])
+                made[name] = spec[name].to_unit(raw).clamp(-1.0, 1.0)  # a waveform may overshoot; NaN stays NaN
         return made
 
 
 def _whole(name: Mapping[str, Any]) -> dict[str, Any]:
     """A target with the defaults of its arguments: the same name however it is spelled."""
     made = build(name, KEY)
+    if callable(getattr(made, "config", None)):
+        return {"_target_": name["_target_"], **made.config()}
     arguments = inspect.signature(type(made)).parameters
-    return {"_target_": name["_target_"], **{key: getattr(made, key) for key in arguments if hasattr(made, key)}}
+    return {**name, **{key: getattr(made, key) for key in arguments if hasattr(made, key)}}

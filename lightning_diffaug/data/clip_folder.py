@@ -1,0 +1,117 @@
+"""A user's own clips: folders of numbered frames with a sound file each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
+from lightning_diffaug.data.image_files import ImageFiles, probe
+from lightning_diffaug.data.parts import folder_parts
+from lightning_diffaug.data.sound import fitted, resampled
+from lightning_diffaug.data.sound_files import SUFFIXES, read_sound
+from lightning_diffaug.errors import ConfigurationError
+
+LAYOUT = """Expected is either
+  <root>/train/[<class>/]<clip>/0001.png, 0002.png, … and one sound (wav, flac, ogg)   <root>/val/…   <root>/test/…
+(val may be absent), or one folder that is split by ratio (real.split)
+  <root>/[<class>/]<clip>/0001.png, … and one sound
+Frames are in the order of their names, real.frame_rate of them a second, and begin when the sound does."""
+DEFAULT_SIZE = 16
+
+
+@dataclass(frozen=True)
+class _Clip:
+    frames: tuple[Path, ...]
+    sound: Path
+    label: str | None
+
+
+def clip_splits(
+    root: Path,
+    frame_rate: float,
+    sample_rate: int,
+    seconds: float | None,
+    size: int | None,
+    split: Sequence[float],
+    split_seed: int,
+) -> AlignedSplits:
+    """The clips of a folder, in memory: arguments as `AudioVideoDataModule`.
+
+    Raises:
+        ConfigurationError: The folder has another layout, or a file cannot be read.
+    """
+    parts = folder_parts(root, _clips, LAYOUT, split, split_seed)
+    every = [clip for part in parts.values() for clip in part]
+    labelled = {clip.label is not None for clip in every}
+    if len(labelled) > 1:
+        raise ConfigurationError(f"real.root={root}: some clips are in folders of classes, some are not.\n{LAYOUT}")
+    classes = sorted({clip.label for clip in parts["train"] if clip.label is not None})
+    if unknown := sorted({clip.label for clip in every if clip.label is not None} - set(classes)):
+        raise ConfigurationError(
+            f"real.root={root}: the classes {unknown} are in val/ or test/ and not in train/: they could never be "
+            "right. Rename them or take them out."
+        )
+    native, channels = probe([clip.frames[0] for clip in parts["train"]])
+    pixels = min(native, DEFAULT_SIZE) if size is None else size
+    frames = min(len(clip.frames) for clip in every) if seconds is None else round(seconds * frame_rate)
+    samples = round(frames / frame_rate * sample_rate)
+
+    def dataset(clips: Sequence[_Clip]) -> AlignedDataset:
+        fields: dict[str, object] = {
+            "video": torch.stack([_video(clip, frames, pixels, channels) for clip in clips]),
+            "audio": torch.stack([_audio(clip, sample_rate, samples) for clip in clips]),
+        }
+        if classes:
+            fields["label"] = [classes.index(str(clip.label)) for clip in clips]
+        return AlignedDataset(fields, classes, wrap={"video": tv_tensors.Video})
+
+    return AlignedSplits(dataset(parts["train"]), dataset(parts["val"]), dataset(parts["test"]))
+
+
+def _clips(folder: Path) -> list[_Clip]:
+    """The clips below a folder: folders with a sound in them, or in folders of classes."""
+    found = []
+    for inner in _folders(folder):
+        if (clip := _clip(inner, None)) is not None:
+            found.append(clip)
+            continue
+        found += [clip for deeper in _folders(inner) if (clip := _clip(deeper, inner.name)) is not None]
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _clip(folder: Path, label: str | None) -> _Clip | None:
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    sounds = [path for path in files if path.suffix.lower() in SUFFIXES]
+    frames = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
+    if not sounds and not frames:
+        return None
+    if len(sounds) != 1 or not frames:
+        raise ConfigurationError(
+            f"{folder} has {len(frames)} frames and {len(sounds)} sounds: a clip has frames and one sound. Mend the "
+            f"folder, or set real.root to another.\n{LAYOUT}"
+        )
+    return _Clip(tuple(frames), sounds[0], label)
+
+
+def _video(clip: _Clip, frames: int, size: int, channels: int) -> Tensor:
+    """uint8 (frames, channels, size, size); a shorter clip stays at its last frame."""
+    video = ImageFiles(clip.frames[:frames], size, channels).read()
+    return torch.cat([video, video[-1:].expand(frames - len(video), -1, -1, -1)])
+
+
+def _audio(clip: _Clip, sample_rate: int, samples: int) -> Tensor:
+    """float32 (1, samples)."""
+    sound, rate = read_sound(clip.sound)
+    mono = sound.mean(0, keepdims=True)
+    return torch.from_numpy(fitted(resampled(mono, rate, sample_rate), samples, sample_rate))

@@ -1,0 +1,115 @@
+"""The parts of a user's folder: its own train, val and test, or one folder that is divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.errors import ConfigurationError
+
+PARTS = ("train", "val", "test")
+VAL_NAMES = ("val", "valid", "validation")
+LEAST = 2
+"""Units that each part of a divided folder has at least."""
+
+T = TypeVar("T")
+
+
+def folder_parts(
+    root: Path,
+    read: Callable[[Path], Sequence[T]],
+    layout: str,
+    split: Sequence[float],
+    seed: int = 0,
+    unit: Callable[[T], Hashable] | None = None,
+    label: Callable[[T], Hashable] | None = None,
+) -> dict[str, list[T]]:
+    """The samples of each part.
+
+    Args:
+        root: The folder (``real.root``): with ``train/`` and ``test/`` (and ``val/``, else it is split off the training
+            part), or all in one.
+        read: The samples below a folder, in a fixed order; [] where there are none. It says itself what is wrong.
+        layout: What is expected, for errors.
+        split: Shares of training, validation and test (``real.split``).
+        seed: Of the division (``real.split_seed``).
+        unit: What is not divided: samples of the same voice, image or place stay together. None: each is by itself.
+        label: Class of a sample, of which each part gets its share; only without `unit`.
+
+    Raises:
+        ConfigurationError: The folder or a part is missing, or there is too little to divide.
+    """
+    check_split(split)
+    if not root.is_dir():
+        raise ConfigurationError(f"real.root={root} is not a folder, so there is no data. Set real.root.\n{layout}")
+
+    def divided(samples: Sequence[T], names: Sequence[str], shares: Sequence[float]) -> dict[str, list[T]]:
+        if label is not None and unit is None:
+            return _by_label(samples, names, shares, seed, label)
+        return _by_unit(root, samples, names, shares, seed, unit, layout)
+
+    if not (root / "train").is_dir():
+        whole = read(root)
+        if not whole:
+            raise ConfigurationError(f"real.root={root} holds nothing that can be read. Set real.root.\n{layout}")
+        return divided(whole, PARTS, split)
+    parts = {"train": list(read(root / "train"))}
+    val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    for name, folder in (("val", val), ("test", root / "test")):
+        if folder is not None and folder.is_dir():
+            parts[name] = list(read(folder))
+    for name in ("train", "test"):
+        if not parts.get(name):
+            raise ConfigurationError(
+                f"real.root={root} has train/ but {name}/ is missing or empty: without samples of their own the final "
+                f"figures would mean nothing. Add them, or put all into one folder, which is then divided.\n{layout}"
+            )
+    if not parts.get("val"):
+        share = split[1] / (split[0] + split[1])
+        parts |= divided(parts["train"], PARTS[:2], (1 - share, share))
+    return parts
+
+
+def check_split(split: Sequence[float]) -> None:
+    """Refuses shares that are none.
+
+    Raises:
+        ConfigurationError: They are not three positive ones of sum 1.
+    """
+    if len(split) != len(PARTS) or any(not 0 < share < 1 for share in split) or abs(sum(split) - 1) > 1e-6:
+        raise ConfigurationError(
+            f"real.split={list(split)} does not hold three positive shares with the sum 1. Set real.split to e.g. "
+            "[0.7,0.1,0.2] (training, validation, test)."
+        )
+
+
+def _by_label(
+    samples: Sequence[T], names: Sequence[str], shares: Sequence[float], seed: int, label: Callable[[T], Hashable]
+) -> dict[str, list[T]]:
+    classes = sorted({str(label(sample)) for sample in samples})
+    labels = [classes.index(str(label(sample))) for sample in samples]
+    divided = stratified_split(labels, shares, seed, classes)
+    return {name: [samples[i] for i in part] for name, part in zip(names, divided, strict=True)}
+
+
+def _by_unit(
+    root: Path,
+    samples: Sequence[T],
+    names: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+    unit: Callable[[T], Hashable] | None,
+    layout: str,
+) -> dict[str, list[T]]:
+    unit_of: list[Hashable] = [i if unit is None else unit(sample) for i, sample in enumerate(samples)]
+    units = list(dict.fromkeys(unit_of))
+    if len(units) < LEAST * len(names):
+        raise ConfigurationError(
+            f"real.root={root} has {len(units)} that can be told apart, too few to be divided into {', '.join(names)}. "
+            f"Add some, or give each part a folder of its own.\n{layout}"
+        )
+    divided = stratified_split([0] * len(units), shares, seed)
+    part_of = {units[i]: name for name, part in zip(names, divided, strict=True) for i in part}
+    return {name: [s for s, of in zip(samples, unit_of, strict=True) if part_of[of] == name] for name in names}
