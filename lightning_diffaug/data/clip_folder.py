@@ -14,8 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
 from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.parts import folder_parts
-from lightning_diffaug.data.sound import fitted, resampled
-from lightning_diffaug.data.sound_files import SUFFIXES, read_sound
+from lightning_diffaug.data.sound_files import EXTENSIONS, SoundFiles
 from lightning_diffaug.errors import ConfigurationError
 
 LAYOUT = """Expected is either
@@ -66,7 +65,7 @@ def clip_splits(
     def dataset(clips: Sequence[_Clip]) -> AlignedDataset:
         fields: dict[str, object] = {
             "video": torch.stack([_video(clip, frames, pixels, channels) for clip in clips]),
-            "audio": torch.stack([_audio(clip, sample_rate, samples) for clip in clips]),
+            "audio": SoundFiles([clip.sound for clip in clips], sample_rate, samples, 1).read(),
         }
         if classes:
             fields["label"] = [classes.index(str(clip.label)) for clip in clips]
@@ -92,7 +91,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _clip(folder: Path, label: str | None) -> _Clip | None:
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    sounds = [path for path in files if path.suffix.lower() in SUFFIXES]
+    sounds = [path for path in files if path.suffix.lower() in EXTENSIONS]
     frames = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
     if not sounds and not frames:
         return None
@@ -108,10 +107,3 @@ def _video(clip: _Clip, frames: int, size: int, channels: int) -> Tensor:
     """uint8 (frames, channels, size, size); a shorter clip stays at its last frame."""
     video = ImageFiles(clip.frames[:frames], size, channels).read()
     return torch.cat([video, video[-1:].expand(frames - len(video), -1, -1, -1)])
-
-
-def _audio(clip: _Clip, sample_rate: int, samples: int) -> Tensor:
-    """float32 (1, samples)."""
-    sound, rate = read_sound(clip.sound)
-    mono = sound.mean(0, keepdims=True)
-    return torch.from_numpy(fitted(resampled(mono, rate, sample_rate), samples, sample_rate))
