@@ -1,6 +1,8 @@
 """Real data sets as LightningDataModules, and classical augmentation."""
 
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits
+from lightning_diffaug.data.audio import AudioDataModule
+from lightning_diffaug.data.audio_video import AudioVideoDataModule
 from lightning_diffaug.data.augment import SmallAffine, classical
 from lightning_diffaug.data.base import RealDataModule, Splits
 from lightning_diffaug.data.dataset import ImageDataset
@@ -8,18 +10,22 @@ from lightning_diffaug.data.digits import DigitsDataModule
 from lightning_diffaug.data.image_folder import ImageFolderDataModule
 from lightning_diffaug.data.image_text import ImageTextDataModule
 from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaugment
+from lightning_diffaug.data.sound_augment import SoundAugment
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
 __all__ = [
     "AlignedDataModule",
     "AlignedDataset",
     "AlignedSplits",
+    "AudioDataModule",
+    "AudioVideoDataModule",
     "DigitsDataModule",
     "ImageDataset",
     "ImageFolderDataModule",
     "ImageTextDataModule",
     "RealDataModule",
     "SmallAffine",
+    "SoundAugment",
     "Splits",
     "TorchvisionDataModule",
     "autoaugment",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lightning_diffaug.errors import ConfigurationError
 
 # Stream numbers keep draws that share a seed independent of each other.
-_SPLIT, _RARE, _SHOTS = 0, 1, 2
+_SPLIT, _RARE, _SHOTS, _GROUPS = 0, 1, 2, 3
 
 
 def _rng(seed: int, *stream: int) -> np.random.RandomState:
@@ -43,11 +43,7 @@ def stratified_split(
     Raises:
         ConfigurationError: a class has fewer samples than there are parts.
     """
-    if any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigurationError(
-            f"real.split={tuple(shares)} is not a list of positive shares with the sum 1: it is how one folder is "
-            "divided into training, validation and test. Set real.split to e.g. [0.7,0.1,0.2]"
-        )
+    _check_shares(shares)
     labels = np.asarray(targets, dtype=np.int64)
     parts: list[list[int]] = [[] for _ in shares]
     for label in np.unique(labels).tolist():
@@ -65,6 +61,53 @@ def stratified_split(
         for part, chosen in zip(parts, np.split(order, bounds), strict=True):
             part.extend(chosen.tolist())
     return [sorted(part) for part in parts]
+
+
+def grouped_split(groups: Sequence[str], shares: Sequence[float], seed: int = 0) -> list[list[int]]:
+    """Splits indices so that no group (a speaker, a place, a source) is in two parts.
+
+    Groups are taken in an order drawn by `seed`, each to the part that lacks most; so every part gets one.
+
+    Args:
+        groups: the group of each sample.
+        shares: share of each part, each in (0, 1); the sum is 1.
+        seed: the split is a pure function of ``groups``, ``shares`` and this.
+
+    Returns:
+        One ascending list of indices per share.
+
+    Raises:
+        ConfigurationError: there are fewer groups than parts, or the shares are none.
+    """
+    _check_shares(shares)
+    names = sorted(set(groups))
+    if len(names) < len(shares):
+        raise ConfigurationError(
+            f"there are {len(names)} groups of samples ({', '.join(names[:5])}), too few for {len(shares)} parts that "
+            "share none. Set real.group so that it tells more of them apart, or give each part a folder of its own in "
+            "real.root"
+        )
+    members = {name: [i for i, group in enumerate(groups) if group == name] for name in names}
+    parts: list[list[int]] = [[] for _ in shares]
+    for name in _rng(seed, _SPLIT).permutation(names).tolist():
+        # an empty part first, however small its share
+        part = min(range(len(parts)), key=lambda i: (bool(parts[i]), len(parts[i]) / shares[i]))
+        parts[part].extend(members[name])
+    return [sorted(part) for part in parts]
+
+
+def drawn_groups(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """So many of the names, drawn by `seed`; a smaller count is a subset of a larger one."""
+    drawn: list[str] = _rng(seed, _GROUPS).permutation(sorted(names)).tolist()
+    return drawn[:count]
+
+
+def _check_shares(shares: Sequence[float]) -> None:
+    if any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise ConfigurationError(
+            f"real.split={tuple(shares)} is not a list of positive shares with the sum 1: it is how one folder is "
+            "divided into training, validation and test. Set real.split to e.g. [0.7,0.1,0.2]"
+        )
 
 
 def resolve_rare(rare_classes: int | Sequence[int | str], class_names: Sequence[str], seed: int) -> list[int]:
