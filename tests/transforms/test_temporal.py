@@ -10,7 +10,7 @@ import torch
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.transforms import Events, Stream, TemporalCrop, TemporalShift, TimeWarp
-from lightning_diffaug.transforms.clock import Clock
+from lightning_diffaug.transforms.clock import Clock, at_positions
 
 FPS, HZ = 8, 8000
 STREAMS = {
@@ -149,22 +149,42 @@ def test_warp_reads_a_ramp_at_the_right_times() -> None:
     assert (moved["near"][seconds * rate >= 2] == -1).all()
 
 
+@pytest.mark.parametrize(
+    ("interpolation", "pad", "wanted"),
+    [
+        ("linear", 9.0, [9.0, 9.0, 1.0, 1.5, 3.0, 3.0, 9.0]),
+        ("linear", "edge", [1.0, 1.0, 1.0, 1.5, 3.0, 3.0, 3.0]),
+        ("nearest", 9.0, [9.0, 9.0, 1.0, 2.0, 3.0, 3.0, 9.0]),
+    ],
+)
+def test_a_sample_lasts_until_the_next_and_then_comes_the_padding(
+    interpolation: str, pad: Any, wanted: list[float]
+) -> None:
+    stream = Stream(rate=1.0, axis=0, pad=pad, interpolation=interpolation)
+    positions = torch.tensor([-1.0, -0.5, 0.0, 0.5, 2.0, 2.9, 3.0], dtype=torch.float64)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        read = at_positions(torch.tensor([[1.0, -1.0], [2.0, -2.0], [3.0, -3.0]], dtype=dtype), stream, positions)
+        assert read.dtype == dtype
+        assert read[:, 0].tolist() == wanted
+
+
 # Events ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_event_at_the_first_sample_of_a_crop_is_there_whatever_its_rounding(dtype: torch.dtype) -> None:
+def test_an_event_at_a_sample_goes_with_that_sample_whatever_its_rounding(dtype: torch.dtype) -> None:
     transform = TemporalCrop(0.1, {"x": {"rate": 10}, "t": Events(absent=-5.0)})
-    for begin in range(30):
-        x = torch.zeros(30)
-        x[begin] = 1.0
-        torch.manual_seed(begin)
-        moved = transform({"x": x, "t": torch.tensor([begin / 10, (begin + 1) / 10], dtype=dtype)})
-        if moved["x"][0] == 1:
-            assert moved["t"].tolist() == pytest.approx([0.0, -5.0], abs=1e-6)
-        else:
-            assert moved["t"][0] == -5.0
-    assert transform({"x": torch.ones(1), "t": torch.zeros(1, dtype=dtype)})["t"].tolist() == [0.0]
+    sample = {"x": torch.arange(90), "t": torch.arange(90, dtype=dtype) / 10}
+    seen = set()
+    for seed in range(200):
+        torch.manual_seed(seed)
+        moved = transform(sample)
+        (kept,) = moved["x"].tolist()
+        seen.add(kept)
+        assert (moved["t"] >= 0).nonzero().flatten().tolist() == [kept]
+        assert moved["t"][kept] == pytest.approx(0.0, abs=1e-5)
+        assert moved["t"].sum() == pytest.approx(-5.0 * 89, abs=1e-4)
+    assert len(seen) > 60
 
 
 def test_intervals_are_cut_or_absent_and_absent_ones_stay_so() -> None:
