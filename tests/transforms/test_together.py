@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import Tensor
+from torchvision.transforms import v2
+from training_toys import same, snapshot_of, unnamed
 
+from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits
 from lightning_diffaug.randomness import seeded
+from lightning_diffaug.transforms import JointSpatial
 
 HERE = "lightning_diffaug.transforms"
 CONFIG = f"""
@@ -73,3 +81,71 @@ def test_a_batchs_seed_decides_all_draws_also_after_pickling(transform: Any) -> 
     with seeded(7):
         transform(sample())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Scenes(AlignedDataModule):
+    """Images whose object is where the mask is, with sound from the object's side."""
+
+    def load(self) -> AlignedSplits:
+        images = torch.zeros(24, 1, 8, 8, dtype=torch.uint8)
+        sound = torch.zeros(24, 2, 6)
+        for i in range(24):
+            left = i % 2 == 0
+            images[i, 0, 2:6, slice(1, 3) if left else slice(5, 7)] = 200
+            sound[i, 0 if left else 1] = 1.0
+        whole = AlignedDataset({"image": images, "mask": (images[:, 0] > 0).to(torch.uint8) * 255, "sound": sound})
+        return AlignedSplits(whole, whole.select(range(4)), whole.select(range(4)))
+
+
+class OnTheLeft:
+    """Makes scenes whose object is on the left."""
+
+    def generate(self, condition: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Tensor]:
+        image = torch.full((len(seeds), 1, 8, 8), -1.0)
+        image[:, :, 2:6, 1:3] = 1.0
+        sound = torch.full((len(seeds), 2, 6), -1.0)  # of [0, 1]: silence
+        sound[:, 0] = 1.0
+        return {"image": image, "mask": image.clone(), "sound": sound}
+
+
+def aligned(batch: dict[str, Tensor]) -> int:
+    """How many objects of a batch are on the right; each is where its mask is and is heard on its side."""
+    right = 0
+    for image, mask, sound in zip(batch["image"], batch["mask"].reshape(-1, 8, 8), batch["sound"], strict=True):
+        assert torch.equal(image[0] > 0, mask > 0)
+        on_the_right = bool((image[0, :, 4:] > 0).any())
+        assert sound.abs().sum(dim=1).gt(0).tolist() == [not on_the_right, on_the_right]
+        right += on_the_right
+    return right
+
+
+def test_mixed_batches_are_flipped_jointly_real_and_synthetic_alike_and_the_same_when_read_again(
+    tmp_path: Path,
+) -> None:
+    flip = JointSpatial(v2.RandomHorizontalFlip(), {"image": "image", "mask": "mask"}, stereo="sound")
+
+    def batches(name: str) -> list[dict[str, Tensor]]:
+        data = DiffAugDataModule(
+            real=Scenes(batch_size=8, augment=flip),
+            generator=unnamed(OnTheLeft()),
+            synthetic_fraction=0.5,
+            refill="sync",
+            window=16,
+            slot_size=16,
+            gates=[],
+            fields={"image": "image", "mask": "mask", "sound": "sound"},
+            cache_dir=tmp_path / name,
+            return_source=True,
+        )
+        try:
+            return [snapshot_of(batch) for batch in data.train_dataloader()]
+        finally:
+            data.close()
+
+    first = batches("first")
+    synthetic = torch.cat([batch["source"]["is_synthetic"] for batch in first])
+    assert synthetic.float().mean() == 0.5
+    assert sum(aligned(batch) for batch in first) > 0
+    flipped = [b["image"][b["source"]["is_synthetic"]][..., 4:].flatten(1).amax(1) > 0 for b in first]
+    assert 0 < torch.cat(flipped).float().mean() < 1, "synthetic ones are flipped too"
+    assert same(first, batches("second"))
