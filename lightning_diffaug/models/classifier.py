@@ -45,9 +45,10 @@ class ImageClassifier(LightningModule):
     """A small CNN, trained with AdamW under a warm-up and a cosine to 0 over the whole run.
 
     Batches are ``(x, y, …)``: x float32 ``(n, C, H, W)``, y int64 ``(n,)``; what follows is ignored. Logs
-    ``train/loss``, ``val/loss|acc|acc_balanced`` and ``test/loss|acc|acc_balanced|acc_rare|auroc`` with
+    ``train/loss``, ``val/loss|acc|acc_balanced|acc_trivial`` and ``test/…`` of these, ``acc_rare``, ``auroc`` and
     ``test/acc_class_<name>``; ``acc_balanced`` is the mean recall over the classes that occur, ``acc_rare``
-    over the rare ones among them, and ``auroc`` the macro one-vs-rest area, which no class prior moves.
+    over the rare ones among them, ``auroc`` the macro one-vs-rest area, which no class prior moves, and
+    ``acc_trivial`` the accuracy of who always says the class that is most frequent in training.
 
     Args:
         num_classes: number of classes.
@@ -100,6 +101,7 @@ class ImageClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.rare_classes = rare_classes
         self.class_names = class_names or [str(index) for index in range(num_classes)]
+        self.most_frequent = 0 if class_counts is None else class_counts.index(max(class_counts))
         self.network = small_cnn(in_channels, num_classes, width)
         self.mixing = batch_mixing(mixing, mixing_alpha, num_classes, class_counts, remix_kappa, remix_tau)
 
@@ -187,6 +189,7 @@ class ImageClassifier(LightningModule):
         # Already the same on every rank; sync_dist only spares Lightning's warning.
         self.log(f"{stage}/acc", confusion.diagonal().sum() / confusion.sum(), sync_dist=True)
         self.log(f"{stage}/acc_balanced", recall.nanmean(), sync_dist=True)
+        self.log(f"{stage}/acc_trivial", confusion[self.most_frequent].sum() / confusion.sum(), sync_dist=True)
         return recall
 
 
