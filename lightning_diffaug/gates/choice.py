@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.gates.aligned import InSync, MaskAgreement, PairAgreement, ThroughScan
 from lightning_diffaug.gates.basic import Finite, InRange, NotBlank
 from lightning_diffaug.gates.caption import CaptionAgreement
 from lightning_diffaug.gates.chain import ranking
@@ -26,6 +27,10 @@ GATES: dict[str, type[Any]] = {
     "copy": NotCopy,
     "class": RightClass,
     "caption": CaptionAgreement,
+    "mask": MaskAgreement,
+    "sync": InSync,
+    "chamfer": ThroughScan,
+    "pair": PairAgreement,
     "contamination": NotHeldOut,
     "duplicate": Unique,
     "hard": Hard,

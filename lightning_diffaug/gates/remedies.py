@@ -29,6 +29,22 @@ _REMEDIES = {
         "samples do not show what their caption says: raise the guidance, or lower contrast and threshold of "
         "gates.caption"
     ),
+    "mask": (
+        "masks are not those of their images: raise generator.fit.steps, give the mask as a condition, or ask for "
+        f"less, {as_set('mask', quantile=0.01)}"
+    ),
+    "sync": (
+        "what is seen and what is heard do not begin together: raise generator.fit.steps, make both streams jointly, "
+        f"or raise the tolerance, {as_set('sync', frame_rate='…', sample_rate='…', tolerance=0.2)}"
+    ),
+    "chamfer": (
+        "clouds do not go through their scan: raise generator.fit.steps, give the scan as a condition, or let more "
+        f"pass, {as_set('chamfer', quantile=1.0)}"
+    ),
+    "pair": (
+        "fields of a sample do not belong together: raise generator.fit.steps or the guidance, or ask for less, "
+        f"{as_set('pair', quantile=0.01)}"
+    ),
     "contamination": (
         "samples are nearly validation or test samples: a pretrained model may have seen them. Use another model, or "
         "set gates.contamination=false, which leaves them to be counted"
