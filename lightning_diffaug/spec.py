@@ -65,8 +65,9 @@ class FieldSpec:
     @property
     def is_mask(self) -> bool:
         """Whether it holds class numbers, whose range is what the data hold."""
-        whole = not self.torch_dtype.is_floating_point and self.dtype != "uint8"
-        return self.continuous and (self.kind == "tv_mask" or whole)
+        if not self.continuous:
+            return False
+        return self.kind == "tv_mask" or not (self.torch_dtype.is_floating_point or self.dtype == "uint8")
 
     @property
     def is_text(self) -> bool:
