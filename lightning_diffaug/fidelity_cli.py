@@ -36,6 +36,11 @@ def add_parser(commands: Any) -> None:
     command.add_argument("--seed", type=int, default=0, help="of all draws and fits")
     command.add_argument("--classifier-steps", type=int, help="optimiser steps of each classifier that is fitted")
     command.add_argument("--caption-model", help="local folder of a CLIP-like model, for samples with captions")
+    command.add_argument(
+        "--pairs",
+        help="what of samples with several fields belongs together, as the gates' settings: {mask: true, sync: "
+        "{frame_rate: 16, sample_rate: 8000}, chamfer: true, pair: {first: image, second: caption}}",
+    )
     command.add_argument("--lpips", help=".safetensors file with torchvision's weights of AlexNet")
     command.add_argument("--device", default="auto", help="where given networks compute")
     command.add_argument("--out", type=Path, help="JSON file to write, such as fidelity.json")
@@ -76,29 +81,43 @@ def _of_pool(arguments: argparse.Namespace) -> int:
     from omegaconf import OmegaConf
 
     from lightning_diffaug.fidelity import FidelitySettings, measure
-    from lightning_diffaug.fidelity.of_run import real_of_config
-    from lightning_diffaug.fidelity.pooled import field_of, pooled_samples, snapshot_of, snapshot_samples
+    from lightning_diffaug.fidelity.alignment import Paired, fields_of
+    from lightning_diffaug.fidelity.of_run import real_of_config, real_pairs, real_samples
+    from lightning_diffaug.fidelity.pooled import (
+        field_of,
+        pooled_fields,
+        pooled_samples,
+        snapshot_of,
+        snapshot_samples,
+    )
     from lightning_diffaug.pool import SyntheticPool
 
     features = arguments.features
+    pairs: Any = None if arguments.pairs is None else OmegaConf.to_container(OmegaConf.create(arguments.pairs))
     settings = FidelitySettings(
         features=OmegaConf.to_container(OmegaConf.create(features)) if features.startswith("{") else features,
         samples=arguments.samples,
         seed=arguments.seed,
         classifier=None if arguments.classifier_steps is None else {"steps": arguments.classifier_steps},
         caption_model=arguments.caption_model,
+        pairs=pairs,
         lpips=arguments.lpips,
         device=arguments.device,
     )
     pool = SyntheticPool.open(arguments.folder)
-    field, real = field_of(pool), arguments.real
+    field, real, paired_fields = field_of(pool), arguments.real, fields_of(settings.pairs or {})
+    made = pooled_fields(pool, pool.slots(), paired_fields, settings.samples) if paired_fields else None
     if real is not None and (real / "config.yaml").is_file():
-        training, held_out, names = real_of_config(real, field, settings.seed)
+        module, data = real_of_config(real)
+        training, held_out = real_samples(module, data, field, settings.seed)
+        names = data.class_names
+        paired = None if made is None else real_pairs(module, data, made, paired_fields)
     else:
         snapshot = snapshot_of(pool, real)
         training, held_out, names = snapshot_samples(snapshot, field, settings.seed), None, snapshot.class_names
+        paired = None if made is None else Paired(snapshot, made, None)
     synthetic = pooled_samples(pool, pool.slots(), field, 2 * settings.samples)
-    found = measure(training, synthetic, held_out, names, settings)
+    found = measure(training, synthetic, held_out, names, settings, paired=paired)
     print(f"{pool.folder}\n{found.table()}")
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

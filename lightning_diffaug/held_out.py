@@ -44,12 +44,7 @@ def held_out(real: LightningDataModule, part: str, field: FieldSpec, limit: int)
         Exception: Whatever the user's own module and dataset raise.
     """
     with untouched_rng():
-        datasets = [raw_view(dataset) for dataset in _datasets(_loaders(real, part))]
-        if not datasets:
-            raise NoHeldOutDataError(f"the wrapped module has no {part} loader")
-        for dataset in datasets:
-            if isinstance(dataset, IterableDataset):
-                raise ConfigurationError(f"the {part} data are a stream, which has no index")
+        datasets = _raw(real, part)
         n = sum(len(dataset) for dataset in datasets)  # type: ignore[arg-type, misc]
         size = n * int(torch.Size(field.shape).numel()) * field.torch_dtype.itemsize
         if size > limit:
@@ -64,6 +59,33 @@ def held_out(real: LightningDataModule, part: str, field: FieldSpec, limit: int)
                 f"[{field.low:g}, {field.high:g}]"
             )
     return Snapshot(SampleSpec((field,)), {field.name: found})
+
+
+def held_out_texts(real: LightningDataModule, part: str, field: FieldSpec) -> list[str]:
+    """As `held_out`, of a field of texts: one a sample.
+
+    Raises:
+        NoHeldOutDataError: There is no such part.
+        SampleStructureError: Its samples have no such text.
+        ConfigurationError: They have no index.
+        Exception: Whatever the user's own module and dataset raise.
+    """
+    with untouched_rng():
+        found = [leaves(sample).get(field.path) for dataset in _raw(real, part) for sample in _samples(dataset)]
+    if not all(isinstance(text, str) for text in found):
+        raise SampleStructureError(f"a sample has no text {field.path!r}, where training samples have {field.name!r}")
+    return [str(text) for text in found]
+
+
+def _raw(real: LightningDataModule, part: str) -> list[Dataset[Any]]:
+    """The data sets of a part, with their transform off."""
+    datasets = [raw_view(dataset) for dataset in _datasets(_loaders(real, part))]
+    if not datasets:
+        raise NoHeldOutDataError(f"the wrapped module has no {part} loader")
+    for dataset in datasets:
+        if isinstance(dataset, IterableDataset):
+            raise ConfigurationError(f"the {part} data are a stream, which has no index")
+    return datasets
 
 
 def all_held_out(real: LightningDataModule, field: FieldSpec, limit: int) -> Snapshot:

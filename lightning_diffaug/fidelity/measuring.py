@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.fidelity import by_features, by_samples
+from lightning_diffaug.fidelity import alignment, by_features, by_samples
+from lightning_diffaug.fidelity.alignment import Paired
 from lightning_diffaug.fidelity.result import Fidelity
 from lightning_diffaug.fidelity.samples import Samples
 from lightning_diffaug.fidelity.settings import FidelitySettings
@@ -36,6 +37,7 @@ def measure(
     class_names: Sequence[str] = (),
     settings: FidelitySettings | Mapping[str, Any] | None = None,
     held_out_name: str = HELD_OUT,
+    paired: Paired | None = None,
 ) -> Fidelity:
     """Measures synthetic samples, and real ones in the same way beside them.
 
@@ -52,6 +54,7 @@ def measure(
         class_names: Name of each class index.
         settings: `FidelitySettings`, or a mapping of it.
         held_out_name: What is compared with what for the level, in words, where there are held-out data.
+        paired: The same samples with the fields that `FidelitySettings.pairs` is about.
 
     Raises:
         ConfigurationError: There are too few samples, they differ in shape, or a setting does not work.
@@ -69,6 +72,8 @@ def measure(
         work = Work.of(real_train, synthetic, real_held_out, tuple(class_names), chosen)
         for step in _STEPS:
             step(work)
+        if paired is not None:
+            alignment.partners(work, paired)
     about = {
         "level": HALVES if real_held_out is None else held_out_name,
         **work.about,

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.fidelity.alignment import Paired, fields_of
 from lightning_diffaug.fidelity.measuring import measure
-from lightning_diffaug.fidelity.pooled import held_out_samples, pooled_samples, snapshot_samples
+from lightning_diffaug.fidelity.pooled import (
+    held_out_fields,
+    held_out_samples,
+    pooled_fields,
+    pooled_samples,
+    snapshot_samples,
+)
 from lightning_diffaug.fidelity.result import Fidelity
 from lightning_diffaug.fidelity.samples import Samples
 from lightning_diffaug.fidelity.settings import FidelitySettings
 from lightning_diffaug.gates.nearest import compared_field
+from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec
 
 if TYPE_CHECKING:
@@ -23,6 +31,11 @@ if TYPE_CHECKING:
     from lightning_diffaug.real import RealTraining
 
 log = logging.getLogger(__name__)
+
+_STREAM = (
+    "the training data are a stream, which has no index, so there is nothing to compare with. Give raw=<map-style "
+    "dataset> (key data.raw)."
+)
 
 
 def fidelity_figures(
@@ -70,7 +83,12 @@ def measure_run(data: DiffAugDataModule, settings: FidelitySettings | Mapping[st
     # twice as many: of classes that are frequent some are left over
     synthetic = pooled_samples(pool, run.slots_used, field, 2 * chosen.samples)
     training, held_out = real_samples(data.real, real, field, chosen.seed)
-    return measure(training, synthetic, held_out, real.class_names, chosen)
+    paired = None
+    if chosen.pairs is not None:
+        names = fields_of(chosen.pairs)
+        made = pooled_fields(pool, run.slots_used, names, chosen.samples)
+        paired = real_pairs(data.real, real, made, names)
+    return measure(training, synthetic, held_out, real.class_names, chosen, paired=paired)
 
 
 def real_samples(
@@ -83,10 +101,7 @@ def real_samples(
     """
     snapshot = data.snapshot()
     if snapshot is None:
-        raise ConfigurationError(
-            "the training data are a stream, which has no index, so there is nothing to compare with. Give "
-            "raw=<map-style dataset> (key data.raw)."
-        )
+        raise ConfigurationError(_STREAM)
     training = snapshot_samples(snapshot, field, seed)
     try:
         return training, held_out_samples(module, data, field)
@@ -95,8 +110,24 @@ def real_samples(
         return training, None
 
 
-def real_of_config(folder: Path, field: FieldSpec, seed: int) -> tuple[Samples, Samples | None, tuple[str, ...]]:
-    """The real data of a run, made again after its ``config.yaml``: as `real_samples`, and the classes.
+def real_pairs(module: LightningDataModule, data: RealTraining, made: Snapshot, names: Collection[str]) -> Paired:
+    """Made samples with several fields, and beside them real ones of training and, where they can be read, validation.
+
+    Raises:
+        ConfigurationError: The training data have no index.
+    """
+    snapshot = data.snapshot()
+    if snapshot is None:
+        raise ConfigurationError(_STREAM)
+    try:
+        return Paired(snapshot, made, held_out_fields(module, data, names))
+    except Exception as error:  # the user's own module and dataset may raise anything
+        log.warning("halves of the training pairs are compared: validation data cannot be read (%s)", error)
+        return Paired(snapshot, made, None)
+
+
+def real_of_config(folder: Path) -> tuple[LightningDataModule, RealTraining]:
+    """The real data of a run, made again after its ``config.yaml``.
 
     Raises:
         ConfigurationError: The configuration makes no real data.
@@ -118,5 +149,4 @@ def real_of_config(folder: Path, field: FieldSpec, seed: int) -> tuple[Samples, 
         ) from error
     data.prepare_data()
     data.setup("fit")
-    found = RealTraining.of(data.real, **data._about_data)
-    return (*real_samples(data.real, found, field, seed), found.class_names)
+    return data.real, RealTraining.of(data.real, **data._about_data)

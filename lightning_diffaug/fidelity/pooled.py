@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,41 @@ def pooled_samples(pool: SyntheticPool, slots: Sequence[int], field: FieldSpec, 
         ConfigurationError: None of the slots holds a sample.
     """
     most = min(most, room_for(field))
+    found, held = _shards(pool, slots, most)
+    values = field.to_unit(torch.cat([shard.fields[field.name] for shard in found])[:most])
+    labels = None
+    if all(LABEL in shard.fields and shard.fields[LABEL].ndim == 1 for shard in found):
+        labels = torch.cat([shard.fields[LABEL] for shard in found])[:most].long()
+    captions = [text for shard in found for text in _captions(shard)]
+    return Samples(values, labels, captions[:most] if len(captions) == held else None)
+
+
+def pooled_fields(pool: SyntheticPool, slots: Sequence[int], names: Collection[str], most: int) -> Snapshot:
+    """As `pooled_samples`, several fields of each sample, as they are stored.
+
+    Args:
+        pool: Where they are.
+        slots: Numbers of slots.
+        names: The fields.
+        most: How many samples.
+
+    Raises:
+        ConfigurationError: None of the slots holds a sample.
+    """
+    spec = _named(SampleSpec.from_json(pool.header.spec.get("fields", [])), names)
+    most = min([most, *(room_for(field) for field in spec.tensors)])
+    found, _ = _shards(pool, slots, most)
+    fields = {field.name: torch.cat([shard.fields[field.name] for shard in found])[:most] for field in spec.tensors}
+    texts = {field.name: [text for shard in found for text in shard.strings[field.name]][:most] for field in spec.texts}
+    return Snapshot(spec, fields, texts=texts)
+
+
+def _named(spec: SampleSpec, names: Collection[str]) -> SampleSpec:
+    return SampleSpec(tuple(field for field in spec.fields if field.name in names))
+
+
+def _shards(pool: SyntheticPool, slots: Sequence[int], most: int) -> tuple[list[Shard], int]:
+    """Shards that hold so many samples, where there are as many, and how many they hold."""
     found: list[Shard] = []
     held = 0
     for k in _spread(slots):
@@ -77,12 +112,7 @@ def pooled_samples(pool: SyntheticPool, slots: Sequence[int], field: FieldSpec, 
             f"no slot of the pool {pool.folder} holds a sample that can be read, so there is nothing to measure. Start "
             "a run that fills it, or look at it by diffaug pool info."
         )
-    values = field.to_unit(torch.cat([shard.fields[field.name] for shard in found])[:most])
-    labels = None
-    if all(LABEL in shard.fields and shard.fields[LABEL].ndim == 1 for shard in found):
-        labels = torch.cat([shard.fields[LABEL] for shard in found])[:most].long()
-    captions = [text for shard in found for text in _captions(shard)]
-    return Samples(values, labels, captions[:most] if len(captions) == held else None)
+    return found, held
 
 
 def _spread(slots: Sequence[int]) -> list[int]:
@@ -138,6 +168,22 @@ def held_out_samples(real: LightningDataModule, data: RealTraining, field: Field
     known = torch.tensor([value in number for value in raw])
     labels = torch.tensor([number[value] for value in raw if value in number], dtype=torch.int64)
     return Samples(values[known], labels)
+
+
+def held_out_fields(
+    real: LightningDataModule, data: RealTraining, names: Collection[str], part: str = "val"
+) -> Snapshot:
+    """As `held_out_samples`, several fields of each sample.
+
+    Raises:
+        ConfigurationError: There are none.
+        Exception: Whatever the user's own module and dataset raise.
+    """
+    from lightning_diffaug.held_out import held_out, held_out_texts
+
+    spec = _named(data.spec, names)
+    fields = {f.name: held_out(real, part, f, data.snapshot_limit).raw(f.name) for f in spec.tensors}
+    return Snapshot(spec, fields, texts={field.name: held_out_texts(real, part, field) for field in spec.texts})
 
 
 def _label_values(real: LightningDataModule, part: str, data: RealTraining) -> list[Any]:

@@ -14,6 +14,14 @@ from lightning_diffaug.errors import ConfigurationError
 FILE = "fidelity.json"
 PREFIX = "fidelity/"
 
+OF_PAIRS: dict[str, tuple[str, str]] = {
+    "mask_agreement": ("IoU of masks and what a segmenter of real pairs sees", "high"),
+    "sync_offset": ("seconds between the beginnings of picture and sound", "low"),
+    "scan_distance": ("distance from the scan to the cloud", "low"),
+    "pair_agreement": ("partners that fit better than others do", "high"),
+}
+"""Those of samples with several fields, which are measured where it is asked for."""
+
 METRICS: dict[str, tuple[str, str]] = {
     "frechet": ("Fréchet distance", "low"),
     "kid": ("kernel distance (KID)", "low"),
@@ -32,6 +40,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "lpips": ("LPIPS within a class", "as real"),
     "closer_than_real": ("nearer to training data than real ones are", "low"),
     "authenticity": ("authentic", "high"),
+    **OF_PAIRS,
 }
 """Name → what it says, and what of it is good: low, high, or as with real data."""
 _SHOWN_OF_A_CLASS = ("frechet", "precision", "recall", "coverage", "class_agreement")

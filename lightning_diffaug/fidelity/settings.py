@@ -26,6 +26,8 @@ class FidelitySettings:
         classifier: `ClassifierSettings` by name, of the classifiers that are fitted; None: the defaults.
         train_on_synthetic: Whether a classifier is fitted on the synthetic samples too (TSTR).
         caption_model: Local folder of a CLIP-like model, or the import path of a scorer, as of gate ``caption``.
+        pairs: What of samples with several fields is to belong together: ``mask``, ``sync``, ``chamfer`` or ``pair`` →
+            true, or the arguments of the gate of that name; None: nothing.
         lpips: A .safetensors file with torchvision's weights of AlexNet, or ``{net: alex|vgg|squeeze, weights: …}``.
         device: Where given networks compute.
 
@@ -41,6 +43,7 @@ class FidelitySettings:
     classifier: Mapping[str, Any] | None = None
     train_on_synthetic: bool = True
     caption_model: Any = None
+    pairs: Mapping[str, Any] | None = None
     lpips: Any = None
     device: str = "auto"
 
@@ -54,6 +57,10 @@ class FidelitySettings:
                 )
         if not isinstance(self.quantile, float) or not 0.0 < self.quantile < 1.0:
             raise ConfigurationError(f"quantile={self.quantile!r} of fidelity is not in (0, 1). Set it to e.g. 0.05.")
+        if self.pairs is not None:
+            from lightning_diffaug.fidelity.alignment import gates_of  # networks; only pairs need them
+
+            gates_of(self.pairs)
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | FidelitySettings | None) -> FidelitySettings:

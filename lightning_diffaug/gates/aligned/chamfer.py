@@ -88,6 +88,11 @@ class ThroughScan:
         self.most = torch.inf if threshold is None else float(threshold)
         """Distance up to which a pair passes."""
 
+    @property
+    def looks_at(self) -> tuple[str, str]:
+        """Names of the two fields."""
+        return self.scan, self.cloud
+
     def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """Looks at the fields before anything is made.
 

@@ -57,6 +57,11 @@ class MaskAgreement:
             "fit": self.fitted.config()["settings"],
         }  # fmt: skip
 
+    @property
+    def looks_at(self) -> tuple[str, str]:
+        """Names of the two fields."""
+        return self.image, self.mask
+
     def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """Looks at the fields before anything is made.
 

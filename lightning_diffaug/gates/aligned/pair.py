@@ -63,6 +63,11 @@ class PairAgreement:
             "fit": self.fitted.config()["settings"],
         }  # fmt: skip
 
+    @property
+    def looks_at(self) -> tuple[str, str]:
+        """Names of the two fields."""
+        return self.first, self.second
+
     def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """Looks at the fields before anything is made.
 

@@ -125,6 +125,11 @@ class InSync:
         self.frame_rate, self.sample_rate, self.tolerance = frame_rate, sample_rate, tolerance
         self.video, self.audio, self.share = video, audio, share
 
+    @property
+    def looks_at(self) -> tuple[str, str]:
+        """Names of the two fields."""
+        return self.video, self.audio
+
     def check(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """Looks at the fields before anything is made.
 
