@@ -277,6 +277,7 @@ def test_fields_of_any_two_shapes_are_paired(first: str, second: str, tmp_path: 
     ("kind", "dtype", "shape"),
     [
         ("tensor", "float32", ()), ("tensor", "float32", (5,)), ("tensor", "float32", (2, 40)),
+        ("tensor", "float32", (2, 9000)),
         ("tensor", "float32", (30, 3)), ("tensor", "uint8", (3, 12, 12)), ("tv_mask", "int64", (12, 12)),
         ("tv_video", "uint8", (6, 1, 8, 8)), ("tensor", "float32", (1, 6, 6, 6)), ("str", "str", ()),
     ],

@@ -18,6 +18,8 @@ from lightning_diffaug.spec import FieldSpec
 BUCKETS = 1024
 _SPACE = 4  # dimensions up to which rows of a field are points
 _MOST_CLASSES = 64  # of a mask that gets a channel for each
+_WAVE = 4096  # values from which a sequence is looked at by its spectrum over time
+_WINDOW, _BANDS, _TIMES = 256, 32, 128
 _WORD = re.compile(r"\w+")
 
 
@@ -68,8 +70,23 @@ def _is_frames(field: FieldSpec) -> bool:
     return len(field.shape) == 4 and (field.kind == "tv_video" or field.shape[1] <= _SPACE < field.shape[0])
 
 
+def _is_wave(field: FieldSpec) -> bool:
+    return len(field.shape) == 2 and not field.is_mask and field.shape[1] >= _WAVE
+
+
+def spectrum(waves: Tensor) -> Tensor:
+    """Log-magnitudes over time of long sequences (n, C, L): float32 (n, 32 C, about 128)."""
+    n, channels, length = waves.shape
+    window = torch.hann_window(_WINDOW)
+    found = torch.stft(waves.flatten(0, 1), _WINDOW, max(1, length // _TIMES), window=window, return_complex=True)
+    bands = functional.adaptive_avg_pool2d(found.abs(), (_BANDS, found.shape[2]))
+    return (bands + 1e-3).log().div(4.0).add(1.0).reshape(n, channels * _BANDS, -1)
+
+
 def _shape(field: FieldSpec) -> tuple[int, ...]:
     """Of what the network gets of one sample."""
+    if _is_wave(field):
+        return (field.shape[0] * _BANDS, _TIMES)
     if _one_channel_each(field):
         return (class_count(field), *field.shape[-2:])
     if _is_frames(field):
@@ -83,6 +100,8 @@ def _tensor(values: Values, field: FieldSpec) -> Tensor:
         return hashed_words(values)
     if _one_channel_each(field):
         return functional.one_hot(class_numbers(values, field), class_count(field)).movedim(-1, 1).float() * 2 - 1
+    if _is_wave(field):
+        return spectrum(values)
     if _is_frames(field):
         return values.movedim(1, 2)
     return values.reshape(len(values), 1) if not field.shape else values
