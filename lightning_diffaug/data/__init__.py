@@ -9,6 +9,8 @@ from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.digits import DigitsDataModule
 from lightning_diffaug.data.image_folder import ImageFolderDataModule
 from lightning_diffaug.data.image_text import ImageTextDataModule
+from lightning_diffaug.data.point_augment import CloudAugment, ScanOf
+from lightning_diffaug.data.point_cloud import PointCloudDataModule
 from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaugment
 from lightning_diffaug.data.sound_augment import SoundAugment
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
@@ -19,11 +21,14 @@ __all__ = [
     "AlignedSplits",
     "AudioDataModule",
     "AudioVideoDataModule",
+    "CloudAugment",
     "DigitsDataModule",
     "ImageDataset",
     "ImageFolderDataModule",
     "ImageTextDataModule",
+    "PointCloudDataModule",
     "RealDataModule",
+    "ScanOf",
     "SmallAffine",
     "SoundAugment",
     "Splits",

@@ -1,5 +1,7 @@
 """Random affine augmentation of a batch, each sample with its own parameters from a given random generator.
 
+Images are resampled; sets of points turn about z and change their size.
+
 torchvision's transforms draw one set of parameters for a whole batch, from the global random state.
 """
 
@@ -84,6 +86,21 @@ class RandomAffine:
         moved = functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return torch.where(active.to(x.device)[:, None, None, None], moved, x)
 
+    def moved_points(self, points: Tensor, active: Tensor, how: Tensor) -> Tensor:
+        """Turns and scales points about the origin; x and y turn, and nothing is translated.
+
+        Args:
+            points: (n, P, d), x and y first, with the origin where the scene has it.
+            active: bool (n,).
+            how: float32 (n, 4), see `drawn`.
+        """
+        angle, growth = how[:, 0] * math.radians(self.degrees), how[:, 3]
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        turn = torch.eye(points.shape[2]).repeat(len(points), 1, 1)
+        turn[:, :2, :2] = torch.stack((torch.stack((cos, sin), 1), torch.stack((-sin, cos), 1)), 1)
+        turn = turn * (1.0 + growth * self.scale)[:, None, None]
+        return torch.where(active.to(points.device)[:, None, None], points @ turn.to(points.device), points)
+
     def described(self, active: Tensor, how: Tensor) -> Tensor:
         """What was done to each sample, for a denoiser that is told (Karras et al. 2022, appendix F.1).
 
@@ -99,6 +116,32 @@ class RandomAffine:
         return torch.where(active[:, None], torch.stack(columns, 1), 0.0)
 
 
+def are_points(shape: tuple[int, ...]) -> bool:
+    """Whether samples are sets of points in the plane or in space, (P, 2) or (P, 3)."""
+    return len(shape) == 2 and shape[1] in (2, 3) and shape[0] > 4
+
+
+def check_augmented(shape: tuple[int, ...], low: float, high: float) -> None:
+    """Refuses samples that cannot be augmented: neither images nor points about the origin.
+
+    Args:
+        shape: Of a sample.
+        low: Lower end of the range that is scaled to [-1, 1].
+        high: Its upper end.
+
+    Raises:
+        ConfigurationError: See above.
+    """
+    if not are_points(shape):
+        check_images(shape)
+    elif abs(low + high) > 1e-6 * (high - low):
+        raise ConfigurationError(
+            f"points in the range [{low:g}, {high:g}] would turn about its middle, which is not the origin, in the "
+            "augmentation inside the fit. Set data.image_range to a range about 0, such as {cloud: [-1, 1]}, or "
+            "generator.fit.augment_p=0."
+        )
+
+
 def check_images(shape: tuple[int, ...]) -> None:
     """Refuses samples that cannot be augmented.
 
@@ -108,5 +151,5 @@ def check_images(shape: tuple[int, ...]) -> None:
     if len(shape) != 3:
         raise ConfigurationError(
             f"samples of shape {shape} are not images (C, H, W), and the augmentation inside the fit rotates, shifts "
-            "and scales images. Set generator.fit.augment_p=0."
+            "and scales images (and sets of points). Set generator.fit.augment_p=0."
         )

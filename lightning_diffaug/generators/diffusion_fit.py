@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, check_images
+from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, check_augmented
 from lightning_diffaug.generators.codec import Codec, latent_shape
 from lightning_diffaug.generators.denoisers import Architecture, Conditions, ConditionSpec
 from lightning_diffaug.generators.fit import Fitted, fit_denoiser
@@ -96,11 +96,12 @@ def check_fit(
     Raises:
         ConfigurationError: Samples, conditions and denoiser do not go together.
     """
-    _, shape = made_together(spec, given_fields(conditions))
+    channels, shape = made_together(spec, given_fields(conditions))
     if codec is not None:
         shape = latent_shape(codec, shape)
     if settings.augment_p > 0.0:
-        check_images(shape)
+        made = next(field for field in spec.continuous if field.name in channels)
+        check_augmented(shape, made.low, made.high)
     told = {
         name: told_as(name, setting, spec, classes, shape)[0] for name, setting in asked_for(conditions, spec).items()
     }

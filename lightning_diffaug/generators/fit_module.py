@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_diffaug.errors import GeneratorError
-from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, RandomAffine
+from lightning_diffaug.generators.augment import AUGMENT, PARAMETERS, RandomAffine, are_points
 from lightning_diffaug.generators.denoisers.conditioning import Conditions, of_kind
 from lightning_diffaug.generators.fit_average import AveragedWeights
 from lightning_diffaug.generators.fit_loss import min_snr_weights
@@ -169,8 +169,8 @@ class DenoiserFit(LightningModule):
     def _augmented(self, x_0: Tensor, condition: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any], dict[str, Any]]:
         """Augmented samples, their condition, and what the denoiser is told of the augmentation.
 
-        Maps among the conditions (masks, edges, depth) are moved with their samples: else they would show something
-        else.
+        Maps among the conditions (masks, edges, depth) are moved with their samples, and points with points: else they
+        would show something else.
         """
         augment, n = self._augment, len(x_0)
         if augment.p == 0.0 or not n:
@@ -178,6 +178,10 @@ class DenoiserFit(LightningModule):
         active, how = augment.drawn(n, self._rng)
         told = {AUGMENT: augment.described(active, how).to(x_0.device)} if self._told else {}
         known: Conditions = getattr(self.denoiser, "conditions", {})
+        if are_points(tuple(x_0.shape[1:])):
+            scans = [name for name, spec in of_kind(known, "cross").items() if spec.shape[1:] == x_0.shape[2:]]
+            turned = {name: augment.moved_points(condition[name], active, how) for name in scans if name in condition}
+            return augment.moved_points(x_0, active, how), {**condition, **turned}, told
         maps = [name for name, spec in of_kind(known, "concat", "cross").items() if len(spec.shape) == 3]
         moved = augment.moved(x_0, active, how)
         size = (x_0.shape[2], x_0.shape[3])

@@ -1,0 +1,234 @@
+"""Point clouds and sparse scans of them: the user's own folder, or tiles of real terrain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits
+from lightning_diffaug.data.base import at_least
+from lightning_diffaug.data.cloud_files import SUFFIXES, read_cloud
+from lightning_diffaug.data.cloud_picture import oblique
+from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.terrain import CLASSES, terrain_tiles
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.points import SCANS, Cloud, farthest_points, mean_cloud, random_points, scanned
+
+log = logging.getLogger(__name__)
+
+CLOUD, SCAN = "cloud", "scan"
+PARTS = ("train", "val", "test")
+SAMPLINGS = ("random", "farthest")
+LAYOUT = """Expected is either
+  <root>/train/*.npz   <root>/val/*.npz   <root>/test/*.npz
+  <root>/train/<class>/*.npz   <root>/val/<class>/*.npz   <root>/test/<class>/*.npz   (with classes)
+or one folder that is split by ratio (real.split)
+  <root>/*.npz   or   <root>/<class>/*.npz
+Files are .npz (array points (n, 3 or more); maybe a scan (m, 3 or more)), .npy or .ply (vertices x, y, z); val may be
+absent."""
+
+Entry = tuple[Path, str]
+"""A file and its class; "" without classes."""
+
+
+class PointCloudDataModule(AlignedDataModule):
+    """Dense clouds with a sparse scan of each: ``{"cloud": float32 (points, 3), "scan": float32 (scan_points, 3)}``.
+
+    With classes also ``"label"``. Which points are taken is drawn once for each file or tile.
+
+    Without `root`: round tiles of terrain, 2 km wide, split by place (`terrain.terrain_tiles`). x and y are in units of
+    1,000 m from the centre, z in units of 400 m from the scan's mean height, which is all that is known of a scan's
+    height where it is to be completed. Classes are by how rugged a tile is.
+
+    With `root`: see `LAYOUT`. Each cloud is put into the unit ball (its points' mean at 0, the farthest at distance 1),
+    as ShapeNet's and ModelNet's usually are, or the unit cube; a scan that came with it likewise.
+
+    Args:
+        root: The folder; None: the terrain.
+        points: Of a dense cloud. A cloud of fewer points has some of them several times.
+        scan_points: Of a scan.
+        scan: How a scan is made of a cloud: ``"lines"``, or ``"random"`` points of it.
+        scan_lines: How many lines.
+        sampling: How points of a dense cloud are chosen: ``"random"``, or ``"farthest"`` from each other.
+        normalise: ``"ball"`` or ``"cube"``, of the clouds of `root`; None: as they are, in one unit.
+        split: Shares of training, validation and test when there is one folder. Neighbouring clouds of one place belong
+            into one part: give such data folders.
+        split_seed: Which files go where, and which points are taken; apart from `seed`, so that seeds share a test set.
+        **settings: See `AlignedDataModule`.
+
+    Raises:
+        ConfigurationError: A value is out of range; the folder is missing or has another layout; a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        points: int = 128,
+        scan_points: int = 24,
+        scan: str = "lines",
+        scan_lines: int = 3,
+        sampling: str = "random",
+        normalise: str | None = "ball",
+        split: Sequence[float] = (0.7, 0.1, 0.2),
+        split_seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        at_least("points", points, 5, "how many points a dense cloud has")
+        at_least("scan_points", scan_points, 2, "how many points a scan has")
+        at_least("scan_lines", scan_lines, 1, "along how many lines a cloud is scanned")
+        _one_of("scan", scan, SCANS)
+        _one_of("sampling", sampling, SAMPLINGS)
+        _one_of("normalise", normalise, ("ball", "cube", None))
+        if scan_lines > scan_points:
+            raise ConfigurationError(
+                f"real.scan_lines={scan_lines} is more than the points of a scan. Set real.scan_lines to at most "
+                f"real.scan_points={scan_points}."
+            )
+        if len(split) != 3 or any(not 0 < share < 1 for share in split) or abs(sum(split) - 1) > 1e-6:
+            raise ConfigurationError(
+                f"real.split={list(split)} does not hold three positive shares with the sum 1. Set real.split to e.g. "
+                "[0.7,0.1,0.2] (training, validation, test)"
+            )
+        self.root = None if root is None else Path(root).expanduser()
+        self.points, self.scan_points = points, scan_points
+        self.scan, self.scan_lines = scan, scan_lines
+        self.sampling, self.normalise = sampling, normalise
+        self.split, self.split_seed = tuple(split), split_seed
+
+    def load(self) -> AlignedSplits:
+        """Cuts the tiles, or finds the files, divides and reads them."""
+        if self.root is None:
+            return AlignedSplits(*(self._terrain(part) for part in PARTS))
+        parts = _divided(self.root, self.split, self.split_seed)
+        names = sorted({name for _, name in parts["train"]})
+        for part in PARTS:
+            if unknown := {name for _, name in parts[part]} - set(names):
+                raise ConfigurationError(
+                    f"real.root={self.root}: {part} has the classes {sorted(unknown)}, and train has {names}. Give "
+                    f"each class files in train, or take them out of {part}.\n{LAYOUT}"
+                )
+        return AlignedSplits(*(self._files(parts[part], names) for part in PARTS))
+
+    def model_facts(self) -> dict[str, Any]:
+        """The training clouds' mean, as plain numbers, and the classes."""
+        clouds = self.splits.train.fields[CLOUD]
+        return {"mean_cloud": mean_cloud(clouds, self.points).tolist(), "num_classes": self.num_classes}
+
+    def picture(self, fields: Mapping[str, Any]) -> Tensor | None:
+        """The cloud from an oblique angle, high points bright, those of the scan orange."""
+        return oblique(fields[CLOUD], fields.get(SCAN)) if CLOUD in fields else None
+
+    def _terrain(self, part: str) -> AlignedDataset:
+        tiles = terrain_tiles(part)
+        pairs = []
+        for number, tile in enumerate(tiles.clouds):
+            cloud, scan = self._pair(tile, None, np.random.RandomState([self.split_seed, number]))
+            level = np.array([0, 0, scan[:, 2].mean()], np.float32)
+            pairs.append((cloud - level, scan - level))
+        return _dataset(pairs, tiles.labels, CLASSES)
+
+    def _files(self, entries: Sequence[Entry], names: Sequence[str]) -> AlignedDataset:
+        pairs = []
+        for path, _ in entries:
+            content = read_cloud(path)
+            centre, scale = _frame(content.points, self.normalise, path)
+            scan = None if content.scan is None else (content.scan - centre) / scale
+            rng = np.random.RandomState([self.split_seed, *path.stem.encode()])
+            pairs.append(self._pair((content.points - centre) / scale, scan, rng))
+        labelled = names != [""]
+        return _dataset(pairs, [names.index(name) for _, name in entries] if labelled else None, names)
+
+    def _pair(self, points: Cloud, scan: Cloud | None, rng: np.random.RandomState) -> tuple[Cloud, Cloud]:
+        if scan is None:
+            scan = scanned(points, self.scan_points, self.scan, self.scan_lines, rng)
+        else:
+            scan = farthest_points(scan, self.scan_points, rng)
+        choose = farthest_points if self.sampling == "farthest" else random_points
+        return choose(points, self.points, rng), scan
+
+
+def _one_of(key: str, value: Any, choices: Sequence[str | None]) -> None:
+    if value not in choices:
+        words = ", ".join("null" if choice is None else choice for choice in choices)
+        raise ConfigurationError(f"real.{key}={value!r} is unknown. Set real.{key} to one of {words}.")
+
+
+def _dataset(pairs: Sequence[tuple[Cloud, Cloud]], labels: list[int] | None, names: Sequence[str]) -> AlignedDataset:
+    fields: dict[str, Any] = {
+        CLOUD: torch.from_numpy(np.stack([cloud for cloud, _ in pairs])) if pairs else torch.empty(0, 1, 3),
+        SCAN: torch.from_numpy(np.stack([scan for _, scan in pairs])) if pairs else torch.empty(0, 1, 3),
+    }
+    return AlignedDataset(fields if labels is None else {**fields, "label": labels}, names if labels else ())
+
+
+def _frame(points: Cloud, normalise: str | None, path: Path) -> tuple[Cloud, np.float32]:
+    """Centre and size of a cloud."""
+    if normalise is None:
+        return np.zeros(3, np.float32), np.float32(1)
+    low, high = points.min(0), points.max(0)
+    centre = points.mean(0) if normalise == "ball" else (low + high) / 2
+    size = np.sqrt(np.square(points - centre).sum(1)).max() if normalise == "ball" else (high - low).max() / 2
+    if not size > 0:
+        raise ConfigurationError(
+            f"{path} holds one point only (maybe many times), which has no size. Take it out of the folder that "
+            "real.root names, or set real.normalise=null."
+        )
+    return centre, size
+
+
+# The folder -----------------------------------------------------------------------------------------
+
+
+def _divided(root: Path, shares: Sequence[float], seed: int) -> dict[str, list[Entry]]:
+    if not root.is_dir():
+        raise ConfigurationError(
+            f"real.root={root} is not a folder, so there is no data. Set real.root to your point clouds.\n{LAYOUT}"
+        )
+    if not (root / "train").is_dir():
+        return _split(_entries(root), PARTS, shares, seed, root)
+    parts = {part: _entries(root / part) for part in PARTS if (root / part).is_dir()}
+    if "test" not in parts:
+        raise ConfigurationError(
+            f"real.root={root} has train/ but no test/: without clouds of their own the final figures would mean "
+            f"nothing. Add it, or put all into one folder, which is then split by ratio.\n{LAYOUT}"
+        )
+    if "val" not in parts:
+        share = shares[1] / (shares[0] + shares[1])
+        parts |= _split(parts["train"], PARTS[:2], (1 - share, share), seed, root)
+    return parts
+
+
+def _entries(folder: Path) -> list[Entry]:
+    def clouds(of: Path) -> list[Path]:
+        return sorted(path for path in of.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+    found = [(path, "") for path in clouds(folder)]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    of_classes = [(path, each.name) for each in folders for path in clouds(each)]
+    if found and of_classes:
+        raise ConfigurationError(
+            f"{folder} has clouds beside folders of clouds ({of_classes[0][1]}/), so whether there are classes is a "
+            f"guess. Put all into folders of classes, or none; real.root names the data.\n{LAYOUT}"
+        )
+    if not found and not of_classes:
+        raise ConfigurationError(
+            f"{folder} holds no point cloud ({', '.join(SUFFIXES)}), neither itself nor in folders of classes. Set "
+            f"real.root to a folder of this layout.\n{LAYOUT}"
+        )
+    return found or of_classes
+
+
+def _split(
+    entries: Sequence[Entry], names: Sequence[str], shares: Sequence[float], seed: int, root: Path
+) -> dict[str, list[Entry]]:
+    classes = sorted({name for _, name in entries})
+    log.info("%s is split by ratio: clouds of one place may then be in several parts", root)
+    divided = stratified_split([classes.index(name) for _, name in entries], shares, seed, classes)
+    return {name: [entries[i] for i in part] for name, part in zip(names, divided, strict=True)}
