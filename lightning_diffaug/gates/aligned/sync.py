@@ -19,7 +19,7 @@ _QUIET = 0.25  # quantile of a stream that is taken for its rest: something happ
 _STILL = 1e-4  # a stream that never rises so far above its rest, in values of [-1, 1], has no beginning
 
 
-def video_onset(video: Tensor, frame_rate: float, share: float = 0.25) -> Tensor:
+def video_onset(video: Tensor, frame_rate: float, share: float = 0.2) -> Tensor:
     """When a video first changes: by the mean absolute difference of neighbouring frames.
 
     Args:
@@ -35,7 +35,7 @@ def video_onset(video: Tensor, frame_rate: float, share: float = 0.25) -> Tensor
     return (_first(change, share) + 1) / frame_rate
 
 
-def audio_onset(audio: Tensor, sample_rate: float, share: float = 0.25) -> Tensor:
+def audio_onset(audio: Tensor, sample_rate: float, share: float = 0.2) -> Tensor:
     """When a sound begins: by its root mean square in windows of 10 ms.
 
     Args:
@@ -62,7 +62,7 @@ def _first(activity: Tensor, share: float) -> Tensor:
     return torch.where(most[:, 0] > _STILL, first, torch.nan)
 
 
-def onset_offset(video: Tensor, audio: Tensor, frame_rate: float, sample_rate: float, share: float = 0.25) -> Tensor:
+def onset_offset(video: Tensor, audio: Tensor, frame_rate: float, sample_rate: float, share: float = 0.2) -> Tensor:
     """How much later a sound begins than what is seen.
 
     Beginnings are compared, not the largest changes nor the lag of the highest cross-correlation: an image that goes
@@ -110,7 +110,7 @@ class InSync:
         tolerance: float = 0.1,
         video: str = "video",
         audio: str = "audio",
-        share: float = 0.25,
+        share: float = 0.2,
     ) -> None:
         for key, rate in (("frame_rate", frame_rate), ("sample_rate", sample_rate)):
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
@@ -119,7 +119,7 @@ class InSync:
                     f"no common clock. Set {as_set('sync', frame_rate=16, sample_rate=8000)}."
                 )
         check_number(tolerance, self.name, "tolerance", "seconds that sound may begin before or after", 0.1, 0)
-        check_number(share, self.name, "share", "of the largest activity, which is a beginning", 0.25, 0.01, 0.99)
+        check_number(share, self.name, "share", "of the largest activity, which is a beginning", 0.2, 0.01, 0.99)
         assert frame_rate is not None
         assert sample_rate is not None
         self.frame_rate, self.sample_rate, self.tolerance = frame_rate, sample_rate, tolerance
