@@ -21,6 +21,7 @@ from aligned_pairs import (
     spec_of,
     terrain,
 )
+from refill_toys import job_for
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
@@ -29,10 +30,11 @@ from lightning_diffaug.gates.aligned.chamfer import scan_distance
 from lightning_diffaug.gates.aligned.encoders import BUCKETS, FieldEncoder, hashed_words
 from lightning_diffaug.gates.aligned.segmenter import FittedSegmenter, mean_iou
 from lightning_diffaug.gates.aligned.sync import audio_onset, onset_offset, video_onset
-from lightning_diffaug.gates.choice import chosen_gates
+from lightning_diffaug.gates.choice import ON, chosen_gates
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.points import chamfer_distance
 from lightning_diffaug.refill.fill_slot import fill_slot
+from lightning_diffaug.refill.job import Job
 from lightning_diffaug.refill.recipe import Recipe
 from lightning_diffaug.spec import FieldSpec
 
@@ -409,3 +411,23 @@ def test_a_gate_that_is_not_fitted_says_so() -> None:
     with pytest.raises(GeneratorError, match=r"gates\.mask is not fitted yet"):
         MaskAgreement()(seen(spec_of(scenes(3)), scenes(3)), {})
     assert replace(spec_of(scenes(3))) == spec_of(scenes(3))
+
+
+def test_networks_are_fitted_once_whatever_the_threshold_which_names_the_pool(tmp_path: Path) -> None:
+    data = snapshot_of(scenes(30))
+    file = str(data.save(tmp_path / "snapshots"))
+
+    def job(**settings: Any) -> Job:
+        gates = chosen_gates({**dict.fromkeys(ON, False), "mask": {"fit": {**QUICK, "steps": 4}, **settings}})
+        about = {"spec": data.spec.to_json(), "class_names": [], "snapshot": file, "snapshot_hash": data.hash}
+        return job_for(_HalfShuffled(), tmp_path, gates=[name_of(gate, "gates") for gate in gates], **about)
+
+    first = job()
+    assert first.find_pool(_HalfShuffled()) is None, "its weights are part of the pool's name"
+    gates = first.make_gates()
+    _, seconds = first.fit_gates(gates, lambda *_: None)
+    assert seconds > 0
+    assert gates[0](seen(data.spec, scenes(8)), {}).scores["mask_iou"].shape == (8,)  # type: ignore[union-attr]
+    pools = {pool.folder for one in (first, job(), job(quantile=0.2)) if (pool := one.find_pool(_HalfShuffled()))}
+    assert len(pools) == 2
+    assert len(list((tmp_path / "generators").glob("*/aligned.safetensors"))) == 1
