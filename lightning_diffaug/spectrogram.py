@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,10 +135,15 @@ def stft(audio: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
 
 def istft(spectrum: Tensor, n_fft: int, hop_length: int, samples: int) -> Tensor:
-    """The inverse of `stft`, by least squares where frames disagree (Griffin & Lim 1984): (…, samples)."""
+    """The inverse of `stft`, by least squares where frames disagree (Griffin & Lim 1984): (…, samples).
+
+    Behind the last frame's centre the sound fades out, as if a silent frame followed.
+    """
     window = _window(n_fft, spectrum.device)
     flat = spectrum.reshape(-1, *spectrum.shape[-2:]) * (window.sum() / 2)
-    covered = min(samples, (spectrum.shape[-1] - 1) * hop_length + n_fft // 2)
+    # else the last samples, which the window hardly sees, would be divided by nearly nothing: a click
+    flat = torch.nn.functional.pad(flat, (0, 1))
+    covered = min(samples, spectrum.shape[-1] * hop_length + n_fft // 2)
     audio = torch.istft(flat, n_fft, hop_length, window=window, length=covered)
     return torch.nn.functional.pad(audio, (0, samples - covered)).reshape(*spectrum.shape[:-2], samples)
 
@@ -196,7 +202,9 @@ def non_negative_least_squares(bank: Tensor, bands: Tensor, steps: int = _NNLS_S
 def _bank(rate: int, n_fft: int, mels: int, low: float, high: float, norm: str | None) -> Tensor:
     from transformers.audio_utils import mel_filter_bank  # slow to import
 
-    weights = mel_filter_bank(n_fft // 2 + 1, mels, low, high, rate, norm=norm, mel_scale="slaney")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty bands, which are refused
+        weights = mel_filter_bank(n_fft // 2 + 1, mels, low, high, rate, norm=norm, mel_scale="slaney")
     return torch.from_numpy(weights).to(torch.float32)
 
 
