@@ -89,9 +89,9 @@ class CloudCompletion(LightningModule):
         self.move = nn.Linear(width, 3)
         nn.init.zeros_(self.move.weight)  # it begins as the mean
         nn.init.zeros_(self.move.bias)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_classes))
-        if not num_classes:
-            self.head = nn.Sequential()
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_classes))
         self.num_classes = num_classes
         self._seen: list[dict[str, Tensor]] = []
 
