@@ -121,7 +121,11 @@ def mean_iou(first: Tensor, second: Tensor, classes: int) -> Tensor:
     Returns:
         float32 (n,) in [0, 1].
     """
-    a, b = (functional.one_hot(one.flatten(1), classes).bool() for one in (first, second))
-    union = (a | b).sum(1).float()
-    shares = (a & b).sum(1) / union.clamp(min=1)
+    n = len(first)
+    a, b = (one.flatten(1) + classes * torch.arange(n)[:, None] for one in (first, second))
+    of_first, of_second, both = (
+        torch.bincount(one.flatten(), minlength=n * classes).reshape(n, classes) for one in (a, b, a[a == b])
+    )
+    union = of_first + of_second - both
+    shares: Tensor = both / union.clamp(min=1)
     return shares.sum(1) / (union > 0).sum(1)
