@@ -59,6 +59,13 @@ def test_training_on_digits_reaches_93_percent_in_200_steps(tmp_path: Path) -> N
     assert figures["test/auroc"] > 0.99
 
 
+def test_the_trivial_accuracy_is_that_of_the_most_frequent_class_of_training(tmp_path: Path) -> None:
+    model = ImageClassifier(4, class_counts=[3, 9, 5, 9])
+    figures = trainer(tmp_path).test(model, batches(38), verbose=False)[0]
+    assert figures["test/acc_trivial"] == pytest.approx(10 / 38)
+    assert trainer(tmp_path).validate(model, batches(39), verbose=False)[0]["val/acc_trivial"] == pytest.approx(10 / 39)
+
+
 def test_figures_equal_scikit_learns(tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = ["ant", "bee", "cow", "doe"]
@@ -76,6 +83,7 @@ def test_figures_equal_scikit_learns(tmp_path: Path) -> None:
         "test/acc": (predicted == y).float().mean().item(),
         "test/acc_balanced": balanced_accuracy_score(y, predicted),
         "test/acc_rare": (recall[1] + recall[3]) / 2,
+        "test/acc_trivial": (y == 0).float().mean().item(),
         "test/auroc": roc_auc_score(y, logits.softmax(dim=1), multi_class="ovr", average="macro"),
     } | {f"test/acc_class_{name}": value for name, value in zip(names, recall, strict=True)}
     assert figures == pytest.approx(expected, abs=1e-5)
