@@ -33,21 +33,25 @@ or one folder that is split by ratio (real.split)
 Files are .npz (array points (n, 3 or more); maybe a scan (m, 3 or more)), .npy or .ply (vertices x, y, z); val may be
 absent."""
 
+ONE_CLASS = "cloud"
+"""Name of the class of all, where there are no classes."""
+
 Entry = tuple[Path, str]
-"""A file and its class; "" without classes."""
+"""A file and its class."""
 
 
 class PointCloudDataModule(AlignedDataModule):
-    """Dense clouds with a sparse scan of each: ``{"cloud": float32 (points, 3), "scan": float32 (scan_points, 3)}``.
+    """Dense clouds with a sparse scan of each, which points of them is drawn once for each file or tile.
 
-    With classes also ``"label"``. Which points are taken is drawn once for each file or tile.
+    Samples are ``{"cloud": float32 (points, 3), "scan": float32 (scan_points, 3), "label": int}``.
 
     Without `root`: round tiles of terrain, 2 km wide, split by place (`terrain.terrain_tiles`). x and y are in units of
     1,000 m from the centre, z in units of 400 m from the scan's mean height, which is all that is known of a scan's
     height where it is to be completed. Classes are by how rugged a tile is.
 
-    With `root`: see `LAYOUT`. Each cloud is put into the unit ball (its points' mean at 0, the farthest at distance 1),
-    as ShapeNet's and ModelNet's usually are, or the unit cube; a scan that came with it likewise.
+    With `root`: see `LAYOUT`; without folders of classes all are of one. Each cloud is put into the unit ball (its
+    points' mean at 0, the farthest at distance 1), as ShapeNet's and ModelNet's usually are, or the unit cube; a scan
+    that came with it likewise.
 
     Args:
         root: The folder; None: the terrain.
@@ -117,9 +121,12 @@ class PointCloudDataModule(AlignedDataModule):
         return AlignedSplits(*(self._files(parts[part], names) for part in PARTS))
 
     def model_facts(self) -> dict[str, Any]:
-        """The training clouds' mean, as plain numbers, and the classes."""
+        """The training clouds' mean, as plain numbers, and how many classes there are to tell apart."""
         clouds = self.splits.train.fields[CLOUD]
-        return {"mean_cloud": mean_cloud(clouds, self.points).tolist(), "num_classes": self.num_classes}
+        return {
+            "mean_cloud": mean_cloud(clouds, self.points).tolist(),
+            "num_classes": self.num_classes if self.num_classes > 1 else 0,
+        }
 
     def picture(self, fields: Mapping[str, Any]) -> Tensor | None:
         """The cloud from an oblique angle, high points bright, those of the scan orange."""
@@ -142,8 +149,7 @@ class PointCloudDataModule(AlignedDataModule):
             scan = None if content.scan is None else (content.scan - centre) / scale
             rng = np.random.RandomState([self.split_seed, *path.stem.encode()])
             pairs.append(self._pair((content.points - centre) / scale, scan, rng))
-        labelled = names != [""]
-        return _dataset(pairs, [names.index(name) for _, name in entries] if labelled else None, names)
+        return _dataset(pairs, [names.index(name) for _, name in entries], names)
 
     def _pair(self, points: Cloud, scan: Cloud | None, rng: np.random.RandomState) -> tuple[Cloud, Cloud]:
         if scan is None:
@@ -160,12 +166,13 @@ def _one_of(key: str, value: Any, choices: Sequence[str | None]) -> None:
         raise ConfigurationError(f"real.{key}={value!r} is unknown. Set real.{key} to one of {words}.")
 
 
-def _dataset(pairs: Sequence[tuple[Cloud, Cloud]], labels: list[int] | None, names: Sequence[str]) -> AlignedDataset:
+def _dataset(pairs: Sequence[tuple[Cloud, Cloud]], labels: list[int], names: Sequence[str]) -> AlignedDataset:
     fields: dict[str, Any] = {
         CLOUD: torch.from_numpy(np.stack([cloud for cloud, _ in pairs])) if pairs else torch.empty(0, 1, 3),
         SCAN: torch.from_numpy(np.stack([scan for _, scan in pairs])) if pairs else torch.empty(0, 1, 3),
+        "label": labels,
     }
-    return AlignedDataset(fields if labels is None else {**fields, "label": labels}, names if labels else ())
+    return AlignedDataset(fields, names)
 
 
 def _frame(points: Cloud, normalise: str | None, path: Path) -> tuple[Cloud, np.float32]:
@@ -209,7 +216,7 @@ def _entries(folder: Path) -> list[Entry]:
     def clouds(of: Path) -> list[Path]:
         return sorted(path for path in of.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
-    found = [(path, "") for path in clouds(folder)]
+    found = [(path, ONE_CLASS) for path in clouds(folder)]
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     of_classes = [(path, each.name) for each in folders for path in clouds(each)]
     if found and of_classes:
