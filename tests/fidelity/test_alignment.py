@@ -24,7 +24,7 @@ from lightning_diffaug.pool import PoolHeader, Shard, SyntheticPool, fingerprint
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.snapshot import Snapshot
 
-QUICK = {"steps": 60, "width": 8}
+QUICK = {"steps": 45, "width": 8, "folds": 2}
 PLAIN: dict[str, Any] = {"features": "pixels", "train_on_synthetic": False}
 
 
@@ -66,7 +66,7 @@ def test_pairs_sound_and_scans_are_measured_in_their_units() -> None:
 
 
 def test_partners_score_above_others_where_they_belong_together() -> None:
-    pairs = {"pair": {"fit": {"steps": 60}}}
+    pairs = {"pair": {"fit": {"steps": 60, "folds": 2}}}
     training = snapshot_of(*captioned(0, 300))
     images, texts = captioned(600, 150)
     held_out = snapshot_of(*captioned(1000, 150))

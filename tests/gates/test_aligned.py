@@ -109,7 +109,7 @@ def test_the_threshold_of_masks_is_a_quantile_of_real_pairs_that_were_not_fitted
 
 
 def test_large_images_are_averaged_down_and_masks_follow(tmp_path: Path) -> None:
-    gate = MaskAgreement(fit={**QUICK, "size": 16, "steps": 60})
+    gate = MaskAgreement(fit={**QUICK, "size": 16, "steps": 50, "folds": 2})
     gate.fitted.fit(snapshot_of(scenes(60, size=32)), tmp_path, lambda *_: None)
     gate.fitted.load(tmp_path)
     network: Any = gate.fitted.networks[0]
