@@ -130,6 +130,39 @@ def test_a_sound_made_from_a_real_one_is_the_nearer_the_less_it_was_noised(fitte
     assert own[0] < 0.75 * distance(0.1, real.roll(2, 0))  # another one of its class
 
 
+def test_a_sound_is_made_of_an_embedding(tmp_path: Path) -> None:
+    waves, high = tones()
+    embedding = torch.stack([2.0 * high - 1.0, torch.zeros(len(high))], 1)
+    field = FieldSpec("embedding", "1", "tensor", "float32", (2,), -1.0, 1.0)
+    snapshot = Snapshot(SampleSpec((AUDIO, field)), {"audio": waves, "embedding": embedding})
+    fitting = generator(conditions={"embedding": "vector"})
+    fitting.bind(snapshot.spec, ())
+    fitting.fit(snapshot, tmp_path, lambda step, total: None)
+    fitting.load(tmp_path)
+    sounds = fitting.generate({"embedding": embedding[:12]}, list(range(12)))
+    audio = sounds["audio"] if isinstance(sounds, dict) else sounds
+    assert ((pitch(audio) > 1000).long() == high[:12]).float().mean() >= 0.9
+
+
+def test_a_classifier_hears_the_same_in_sounds_that_went_through_the_codec() -> None:
+    pytest.importorskip("espeakng_loader")
+    from sklearn.linear_model import LogisticRegression
+
+    from lightning_diffaug.data import AudioDataModule
+
+    data = AudioDataModule(voices=12)
+    train, test = data.splits.train, data.splits.test.select(range(0, 1120, 7))
+    field = FieldSpec("audio", "0", "tensor", "float32", (1, 6400), -1.0, 1.0)
+    codec = LogMel()
+    told = LogisticRegression(C=0.01, max_iter=100)
+    told.fit(data.spectrogram(train.images).flatten(1).numpy(), train.targets)
+    real = codec.encode(test.images, field)
+    again = codec.encode(codec.decode(real, field), field)
+    assert told.score(real.flatten(1).numpy(), test.targets) > 0.7
+    agree = told.predict(real.flatten(1).numpy()) == told.predict(again.flatten(1).numpy())
+    assert agree.mean() > 0.95
+
+
 def _vocoder(folder: Path, seed: int = 0, **settings: Any) -> Path:
     transformers = pytest.importorskip("transformers")
     config = transformers.SpeechT5HifiGanConfig(
