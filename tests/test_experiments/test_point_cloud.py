@@ -38,7 +38,8 @@ def _pool(root: Path) -> SyntheticPool:
 
 
 def test_clouds_are_made_of_real_scans_and_the_test_is_on_real_clouds(tmp_path: Path) -> None:
-    figures = run(_config(tmp_path, "real.shots=4", "data.synthetic_fraction=0.5"))
+    after_scans = ["+data.fields.scan=scan", "~data.fill.scan", "generator.conditions={scan: cross}"]
+    figures = run(_config(tmp_path, "real.shots=4", *after_scans))
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for stage in ("val", "test"):
         assert 0 < written[f"{stage}/chamfer"] < 1
@@ -62,9 +63,7 @@ def test_clouds_of_ones_own_made_by_class_with_scans_made_of_them(tmp_path: Path
             for i in range(count):
                 points = torch.randn(50, 3, generator=torch.Generator().manual_seed(i)).numpy()
                 np.save(folder / f"{i}.npy", points)
-    filled = "{scan: {_target_: lightning_diffaug.data.ScanOf, points: 6}}"
-    by_class = ["generator.conditions=null", "~data.fields.scan", f"data.fill={filled}"]
-    figures = run(_config(tmp_path, f"real.root={tmp_path / 'data'}", *by_class))
+    figures = run(_config(tmp_path, f"real.root={tmp_path / 'data'}", "data.synthetic_fraction=0.25"))
     assert figures["test/chamfer"] > 0
     assert figures["mix/achieved_fraction"] == pytest.approx(0.25, abs=0.05)
     assert {"mix/reuse_class_car", "mix/reuse_class_tree"} <= set(figures)
