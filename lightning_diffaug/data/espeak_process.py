@@ -39,13 +39,13 @@ def speak(request: dict[str, Any]) -> bytes:
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # its noise is seeded by the clock
     heard: list[bytes] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
     def listen(samples: int | None, count: int, _: int | None) -> int:
         if samples and count > 0:
             heard.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    library.espeak_SetSynthCallback(listen)
+    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(listen)
+    library.espeak_SetSynthCallback(callback)
     said = [struct.pack("=I", rate)]
     for text, voice, words, pitch in request["utterances"]:
         if library.espeak_SetVoiceByName(voice.encode()) != 0:

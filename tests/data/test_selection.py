@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_diffaug.data.selection import few_shot, minority_classes, resolve_rare, stratified_split
+from lightning_diffaug.data.selection import (
+    drawn_groups,
+    few_shot,
+    grouped_split,
+    minority_classes,
+    resolve_rare,
+    stratified_split,
+)
 from lightning_diffaug.errors import ConfigurationError
 
 TARGETS = [0] * 50 + [1] * 30 + [2] * 20
@@ -90,3 +97,25 @@ def test_unknown_rare_class_is_an_error_that_names_the_key(rare: int | list[int 
 def test_minority_is_below_half_the_median_count() -> None:
     assert minority_classes([100, 49, 50, 120, 100]) == [1]
     assert minority_classes([10, 10]) == []
+
+
+def test_a_group_is_in_one_part_and_every_part_has_about_its_share() -> None:
+    groups = [f"speaker {i % 20}" for i in range(400)]
+    parts = grouped_split(groups, (0.7, 0.1, 0.2))
+    assert sorted(i for part in parts for i in part) == list(range(400))
+    assert [len(part) for part in parts] == [280, 40, 80]
+    found = [{groups[i] for i in part} for part in parts]
+    assert sum(map(len, found)) == len(set().union(*found)) == 20
+    assert parts == grouped_split(groups, (0.7, 0.1, 0.2))
+    assert parts != grouped_split(groups, (0.7, 0.1, 0.2), seed=1)
+    assert all(grouped_split(["a", "b", "c"], (0.98, 0.01, 0.01)))
+    with pytest.raises(ConfigurationError, match="2 groups of samples"):
+        grouped_split(["a", "b", "a"], (0.7, 0.1, 0.2))
+    with pytest.raises(ConfigurationError, match=r"real\.split"):
+        grouped_split(groups, (0.7, 0.1, 0.1))
+
+
+def test_fewer_groups_are_some_of_more() -> None:
+    names = [f"voice {i}" for i in range(12)]
+    assert set(drawn_groups(names, 3, 0)) < set(drawn_groups(names[::-1], 6, 0)) < set(names)
+    assert drawn_groups(names, 6, 0) != drawn_groups(names, 6, 1)

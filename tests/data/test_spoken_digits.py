@@ -80,3 +80,12 @@ def test_without_the_package_the_command_that_installs_it_is_said(monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "espeakng_loader" else find(name))
     with pytest.raises(ConfigurationError, match=r"pip install 'lightning-diffaug\[audio\]', or set real\.root"):
         spoken_digits()
+
+
+def test_a_synthesiser_that_does_not_speak_is_said_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("espeakng_loader")
+    monkeypatch.setattr("lightning_diffaug.data.spoken_digits.ACCENTS", ("en-nowhere",))
+    with pytest.raises(
+        ConfigurationError, match=r"does not speak here \(eSpeak NG has no voice 'en-nowhere\+.*real\.root"
+    ):
+        spoken_digits()
