@@ -40,11 +40,16 @@ GATES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 """Experiment → gates and their arguments."""
 
+OVERRIDES = {
+    "point_cloud": ["+data.fields.scan=scan", "~data.fill.scan", "generator.conditions={scan: cross}"],
+}
+"""Experiment → what else its command has, for both fields to be there."""
+
 
 def parts(experiment: str, names: list[str]) -> tuple[Snapshot, Snapshot]:
     """The fields of real training and test samples of an experiment, as the refill side knows them."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose("train", [f"experiment={experiment}", "paths.output_dir=outputs"])
+        cfg = compose("train", [f"experiment={experiment}", "paths.output_dir=outputs", *OVERRIDES.get(experiment, [])])
     real = instantiate(cfg.real, _convert_="all")
     about = {"generator": None, "synthetic_fraction": 0, "feedback": None}
     data = instantiate(cfg.data, real=real, _convert_="all", **about)
@@ -103,7 +108,11 @@ def measured(experiment: str, name: str, arguments: dict[str, Any]) -> str:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", default=list(GATES))
+    parser.add_argument(
+        "experiments",
+        nargs="*",
+        default=[one for one in GATES if (config_dir() / "experiment" / f"{one}.yaml").is_file()],
+    )
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     print("| experiment | gate | fitted on | judged | real pairs let in | others' rejected | fit, s | slot, ms |")
