@@ -151,10 +151,10 @@ def captioned_digits() -> AlignedSplits:
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     digits = load_digits()
-    ink = torch.from_numpy(digits.images / 16).to(torch.float32).unsqueeze(1)
-    shown = np.column_stack([digits.target, levels(ink).numpy()])
+    images = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8).unsqueeze(1)
+    shown = np.column_stack([digits.target, levels(images.to(torch.float32) / 255).numpy()])
     texts = [caption(int(row[0]), row[1:].tolist(), number) for number, row in enumerate(shown)]
-    whole = _dataset((ink * 255).round().to(torch.uint8), texts)
+    whole = _dataset(images, texts)
     train, val, test = stratified_split(digits.target.tolist(), DIGITS_SPLIT)
 
     def distinct(part: Sequence[int]) -> list[int]:

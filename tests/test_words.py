@@ -1,0 +1,19 @@
+"""Texts as words."""
+
+from __future__ import annotations
+
+from lightning_diffaug.words import encoded, numbers, vocabulary, words
+
+
+def test_words_are_letters_and_digits_with_hyphens_inside_whatever_the_case() -> None:
+    assert words("The digit 7: top-heavy, don't—lean_left! Größe \uff21\uff22") == [
+        "the", "digit", "7", "top-heavy", "don't", "lean", "left", "grösse", "ab",
+    ]  # fmt: skip
+    assert words("…") == []
+
+
+def test_a_vocabulary_is_by_frequency_then_by_the_alphabet() -> None:
+    found = vocabulary(["b a", "a c", "A b d"], most=3)
+    assert found == ["a", "b", "c"]
+    assert encoded(["c a x", ""], numbers(found), 4).tolist() == [[4, 2, 1, 0], [0, 0, 0, 0]]
+    assert encoded(["a b c a"], numbers(found), 2).tolist() == [[2, 3]]
