@@ -37,6 +37,7 @@ NOT_OF_THE_COMMAND_LINE = {"real", "generator", "labels", "val", "test", "batch_
 NEEDED = {
     "generator=none": ["data.synthetic_fraction=0"],
     "model=completion": ["real=point_cloud", "loss=none"],
+    "model=dual_encoder": ["real=image_text", "loss=none", "data.balance=none", "data.allocation=as_real"],
     "model=streams": ["real=audio_video", "loss=none"],
     "real=image_folder": ["real.root=somewhere"],
     "trainer=gpu": ["trainer.accelerator=cpu"],
