@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool1d
 from typing_extensions import Unpack
 
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedSettings, AlignedSplits, Sample
@@ -95,15 +96,12 @@ class AudioVideoDataModule(AlignedDataModule):
         }
 
     def picture(self, fields: Mapping[str, Any]) -> Tensor:
-        """Some frames side by side, and the loudness of the sound at the time of each as a bar below."""
+        """Some frames, evenly spread, side by side, and below the loudness of the sound over the same time."""
         video, audio = fields["video"], fields["audio"].mean(0)
-        frames, _, height, width = video.shape
+        frames, _, height, _ = video.shape
         at = torch.linspace(0, frames - 1, _SHOWN).round().long()
         strip = torch.cat(list(video[at].float() / 255), dim=-1)
-        loud = audio[: len(audio) // frames * frames].reshape(frames, -1).square().mean(1).sqrt()
-        bars = (loud / loud.max().clamp(min=1e-6))[:, None, None]
-        level = torch.arange(height, 0, -1)[None, :, None] / height
-        drawn = (bars >= level).float().repeat(1, 1, max(width * _SHOWN // frames, 1))
-        below = torch.cat(list(drawn), dim=-1)
-        below = torch.nn.functional.pad(below, (0, strip.shape[-1] - below.shape[-1]))
-        return torch.cat((strip, below.expand(strip.shape[0], -1, -1)), dim=-2)
+        loud = adaptive_avg_pool1d(audio.square()[None], strip.shape[-1])[0].sqrt()
+        level = torch.arange(height, 0, -1)[:, None] / height
+        bars = (loud / loud.max().clamp(min=1e-6) >= level).float()
+        return torch.cat((strip, bars.expand(strip.shape[0], -1, -1)), dim=-2)

@@ -1,0 +1,141 @@
+"""Clips: composed ones are aligned to the sample and share neither voices nor images, and one's own are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_diffaug.data import AudioVideoDataModule
+from lightning_diffaug.errors import ConfigurationError
+
+soundfile = pytest.importorskip("soundfile")
+RATE, FRAMES = 4000, 10
+
+
+def write_clip(folder: Path, level: int, frames: int = FRAMES, rate: int = RATE) -> None:
+    """A second of a tone that begins with the first bright frame, the third."""
+    folder.mkdir(parents=True)
+    for i in range(frames):
+        pixels = np.full((8, 8), level if i >= 2 else 0, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:04d}.png")
+    time = np.arange(rate * frames // FRAMES) / rate
+    soundfile.write(folder / "sound.wav", np.where(time >= 0.2, 0.5 * np.sin(2000 * time), 0.0), rate)
+
+
+def write_clips(root: Path, parts: tuple[str, ...] = ("train", "val", "test"), classes: bool = True) -> None:
+    for part in parts:
+        for i in range(6):
+            middle = ("bright" if i % 2 else "dark",) if classes else ()
+            write_clip(Path(root, part, *middle, f"clip{i}"), 200 if i % 2 else 80)
+
+
+def onsets(data: AudioVideoDataModule, part: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Seconds at which the picture and the sound of each clip begin."""
+    dataset = getattr(data.splits, part)
+    video, audio = dataset.fields["video"], dataset.fields["audio"]
+    bright = video.flatten(2).amax(-1) > 60
+    loud = audio[:, 0].abs() > 0.03
+    return bright.int().argmax(1) / data.frame_rate, loud.int().argmax(1) / data.sample_rate
+
+
+def test_a_word_begins_with_the_frame_that_shows_its_digit() -> None:
+    pytest.importorskip("espeakng_loader")
+    data = AudioVideoDataModule()
+    again = AudioVideoDataModule()
+    for part in ("train", "test"):
+        seen, heard = onsets(data, part)
+        assert float((heard - seen).abs().median()) < 0.03
+        assert float((heard - seen).abs().max()) < 0.2  # a soft first sound
+        assert len(seen.unique()) > 10
+        for name in ("video", "audio"):
+            assert torch.equal(getattr(data.splits, part).fields[name], getattr(again.splits, part).fields[name])
+    assert data.splits.train[0]["video"].shape == (32, 1, 8, 8)
+    assert data.model_facts()["num_classes"] == 10
+
+
+def test_clips_are_few_in_training_and_no_voice_is_in_two_parts() -> None:
+    pytest.importorskip("espeakng_loader")
+    data = AudioVideoDataModule(shots=3)
+    assert data.class_counts == [3] * 10
+    assert len(data.splits.test) == 400
+    words = {part: getattr(data.splits, part).fields["audio"] for part in ("train", "test")}
+    # the noise differs everywhere; what two clips of one voice, digit and onset share is far more alike than this
+    alike = torch.corrcoef(torch.cat([w[:40, 0] for w in words.values()]))[:30, 30:].abs().max()
+    assert float(alike) < 0.9
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_a_folder_of_clips_is_read_with_and_without_classes(tmp_path: Path, classes: bool) -> None:
+    write_clips(tmp_path, classes=classes)
+    data = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, sample_rate=2000, seconds=None)
+    assert data.class_names == (["bright", "dark"] if classes else [])
+    sample = data.splits.test[0]
+    assert sample["video"].shape == (FRAMES, 1, 8, 8)
+    assert sample["audio"].shape == (1, 2000)
+    seen, heard = onsets(data, "train")
+    assert torch.allclose(seen, torch.full_like(seen, 0.2))
+    assert float((heard - seen).abs().max()) < 0.005
+
+
+def test_short_clips_are_followed_by_their_last_frame_and_silence(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    data = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, sample_rate=RATE, seconds=1.5)
+    sample = data.splits.val[0]
+    assert sample["video"].shape[0] == 15
+    assert torch.equal(sample["video"][9], sample["video"][14])
+    assert float(sample["audio"][:, RATE:].abs().max()) == 0.0
+
+
+def test_a_folder_in_one_is_divided_clip_by_clip(tmp_path: Path) -> None:
+    for i in range(10):
+        write_clip(tmp_path / f"clip{i}", 20 * i)
+    data = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, seconds=None, split=(0.6, 0.2, 0.2))
+    assert [len(part) for part in (data.splits.train, data.splits.val, data.splits.test)] == [6, 2, 2]
+
+
+def test_another_layout_is_refused_with_the_one_that_is_expected(tmp_path: Path) -> None:
+    def refused(match: str, root: Path) -> None:
+        with pytest.raises(ConfigurationError, match=match) as error:
+            AudioVideoDataModule(root).setup()
+        assert "<clip>/0001.png" in str(error.value)
+
+    refused(r"real\.root=.*not a folder", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    refused("nothing that can be read", tmp_path / "empty")
+    write_clips(tmp_path / "no_test", ("train",))
+    refused("test/ is missing", tmp_path / "no_test")
+    write_clips(tmp_path / "two")
+    (tmp_path / "two" / "train" / "dark" / "clip0" / "second.wav").write_bytes(b"")
+    refused(r"clip0 has 10 frames and 2 sounds", tmp_path / "two")
+
+
+def test_a_file_that_is_no_sound_is_named(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    bad = tmp_path / "train" / "dark" / "clip0" / "sound.wav"
+    bad.write_bytes(b"no sound")
+    with pytest.raises(ConfigurationError, match=r"clip0/sound\.wav.*real\.root"):
+        AudioVideoDataModule(tmp_path, frame_rate=FRAMES).setup()
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"real\.frame_rate=7"):
+        AudioVideoDataModule(frame_rate=7).setup()
+    with pytest.raises(ConfigurationError, match=r"real\.seconds=3"):
+        AudioVideoDataModule(seconds=3)
+    with pytest.raises(ConfigurationError, match=r"real\.frame_rate=0"):
+        AudioVideoDataModule(frame_rate=0)
+
+
+def test_the_picture_of_a_clip_shows_frames_above_loudness() -> None:
+    video, audio = torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, 600)
+    video[3:], audio[:, 300:] = 255, 0.5
+    picture = AudioVideoDataModule().picture({"video": video, "audio": audio})
+    assert picture is not None
+    assert picture.shape == (1, 16, 48)
+    for half in (picture[:, :8], picture[:, 8:]):
+        assert float(half[..., :23].max()) == 0.0
+        assert float(half[..., 25:].min()) == 1.0

@@ -1,0 +1,89 @@
+"""The learner of streams: it finds an offset that it was not told, and says how it does without a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.models import StreamsModel
+from lightning_diffaug.models.streams import late
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*smaller than the logging interval", "ignore:.*no `val_dataloader`"
+)
+RATE, FRAMES, SECONDS = 1600, 16, 2
+
+
+def clips(n: int, seed: int) -> list[dict[str, Any]]:
+    """A flash and a click at one time; class 1 is the brighter flash and the higher click."""
+    rng = torch.Generator().manual_seed(seed)
+    found = []
+    for i in range(n):
+        label, at = i % 2, int(torch.randint(8, 20, (), generator=rng))
+        video, audio = torch.zeros(FRAMES * SECONDS, 1, 2, 2), torch.zeros(1, RATE * SECONDS)
+        video[at : at + 3, :, : 1 + label] = 1.0
+        time = torch.arange(300) / RATE
+        audio[0, at * RATE // FRAMES :][:300] = 0.5 * torch.sin(2 * torch.pi * (100 + 400 * label) * time)
+        found.append({"video": video, "audio": audio, "label": label})
+    return found
+
+
+def model(**settings: Any) -> StreamsModel:
+    return StreamsModel((FRAMES * SECONDS, 1, 2, 2), RATE, FRAMES, **{"width": 16, "mels": 12, **settings})
+
+
+def trained(learner: StreamsModel, epochs: int = 40) -> dict[str, float]:
+    torch.manual_seed(0)
+    trainer = Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(learner, DataLoader(clips(64, 0), batch_size=32, shuffle=True))
+    (figures,) = trainer.test(learner, DataLoader(clips(64, 1), batch_size=32), verbose=False)
+    return dict(figures)
+
+
+def test_the_offset_is_found_and_either_stream_tells_the_class() -> None:
+    figures = trained(model(num_classes=2, lr=1e-2))
+    assert figures["test/sync_error_trivial"] > 0.2
+    assert figures["test/sync_error"] < figures["test/sync_error_trivial"] / 4
+    assert figures["test/acc_trivial"] == 0.5
+    assert figures["test/acc"] > 0.9
+    assert min(figures["test/acc_without_audio"], figures["test/acc_without_video"]) > 0.8
+
+
+def test_clips_without_classes_have_an_offset_alone() -> None:
+    figures = trained(model(), epochs=1)
+    assert set(figures) == {"test/sync_error", "test/sync_error_trivial"}
+
+
+def test_sounds_are_moved_each_by_its_own_time_to_the_sample() -> None:
+    audio = torch.zeros(3, 1, 100)
+    audio[:, :, 50] = 1.0
+    moved = late(audio, torch.tensor([0.1, -0.2, 0.0]), sample_rate=100)
+    assert moved[:, 0].argmax(1).tolist() == [60, 30, 50]
+    assert moved.sum((1, 2)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_lags_count_in_the_direction_in_which_sound_is_moved() -> None:
+    learner = model()
+    features: Tensor = torch.randn(2, 16, 32)
+    torch.nn.init.dirac_(learner.changes["video"].weight)
+    torch.nn.init.dirac_(learner.changes["audio"].weight)
+    with torch.no_grad():
+        for name in ("video", "audio"):
+            learner.changes[name].bias.zero_()
+        learner.sharpness.fill_(6.0)
+        logits = learner.lag_logits(features, features.roll(3, -1))  # three frames late
+        assert learner.offset_of(logits).tolist() == pytest.approx([3 / FRAMES] * 2, abs=0.02)
+
+
+def test_an_offset_that_does_not_fit_the_clip_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"model\.max_offset=1\.5"):
+        model(max_offset=1.5)
