@@ -38,7 +38,7 @@ class TemporalCrop(nn.Module):
         self.seconds = seconds
         self.centre = centre
         step = self.clock.step
-        self._steps = round(Fraction(str(seconds)) / step) if seconds > 0 else 0
+        self._steps = round(Fraction(str(seconds)) / step) if 0 < seconds < math.inf else 0
         if self._steps < 1 or abs(float(self._steps * step) - seconds) > 1e-6:
             nearest = float(max(self._steps, 1) * step)
             raise ConfigurationError(
@@ -89,7 +89,7 @@ class TemporalShift(nn.Module):
         super().__init__()
         self.clock = Clock(streams, "TemporalShift")
         self.max_seconds = max_seconds
-        self._most = math.floor(Fraction(str(max_seconds)) / self.clock.step)
+        self._most = math.floor(Fraction(str(max_seconds)) / self.clock.step) if 0 < max_seconds < math.inf else 0
         if self._most < 1:
             raise ConfigurationError(
                 f"TemporalShift(max_seconds={max_seconds}): the streams ({self.clock.rates()}) have a whole number of "

@@ -271,6 +271,8 @@ def test_same_seed_gives_the_same_two_draws_differ_and_the_source_stays(transfor
         (lambda: TemporalCrop(1.0, {"a": {"rate": 8}, "t": {"absent": 0}}), "absent=0"),
         (lambda: TemporalCrop(1.1, STREAMS), r"every 0.125 s\. Set seconds to a multiple of that, e\.g\. 1\.125"),
         (lambda: TemporalCrop(0.0, STREAMS), r"TemporalCrop\(seconds=0.0\)"),
+        (lambda: TemporalCrop(float("inf"), STREAMS), r"TemporalCrop\(seconds=inf\)"),
+        (lambda: TemporalShift(float("inf"), STREAMS), r"TemporalShift\(max_seconds=inf\)"),
         (lambda: TemporalShift(0.1, STREAMS), "every 0.125 s only, so no shift is left"),
         (lambda: TemporalShift(1.0, {"v": {"rate": 29.97}, "a": {"rate": 8000}}), "every 100 s only"),
         (lambda: TimeWarp(1.0, STREAMS), "max_rate=1.0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,19 @@ def test_mixed_batches_are_flipped_jointly_real_and_synthetic_alike_and_the_same
     flipped = [b["image"][b["source"]["is_synthetic"]][..., 4:].flatten(1).amax(1) > 0 for b in first]
     assert 0 < torch.cat(flipped).float().mean() < 1, "synthetic ones are flipped too"
     assert same(first, batches("second"))
+
+
+def test_examples_of_the_docs_run() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 5
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["dropout"].missing_probabilities == pytest.approx({"image": 0.225, "sound": 0.425})
+    assert {tuple(logits.shape) for logits in names["logits"].values()} == {(16, 10)}
+    (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    augment = instantiate(OmegaConf.create(settings).real.augment)
+    assert isinstance(augment, JointSpatial)
+    assert set(augment(names["sample"])) == {"image", "mask", "boxes", "sound"}
