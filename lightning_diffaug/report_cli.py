@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder to write to; by default ablation/ in the sweep's, or in this one"
     )
-    parser.add_argument("--metric", help="acc, acc_balanced, acc_rare or auroc; by default that of the sweep")
+    parser.add_argument("--metric", help="such as acc_balanced, miou or lower:loss; by default that of the sweep")
     parser.add_argument("--arm", default="mixed", help="the arm that comparison.md compares to each other one")
     parser.set_defaults(what=COMMAND)
 

@@ -38,7 +38,7 @@ class BestFraction:
         means: Mean score at each over the common seeds; () where there is none.
         seeds: How many seeds have all fractions.
         reason: Why there is no estimate (fewer than three fractions or seeds); None where there is one.
-        best: Where the fit is highest between the smallest and the largest fraction; None without an estimate, as are
+        best: Where the fit is best between the smallest and the largest fraction; None without an estimate, as are
             those that follow.
         median: Median of it over the bootstrap.
         low: Lower end of its 95% percentile interval.
@@ -101,15 +101,16 @@ def best_fractions(
         members = [arm for arm in (*synthetic(arms), *without_generator(arms)) if arm.family == family]
         members = sorted({arm.fraction: arm for arm in members}.values(), key=lambda arm: arm.fraction)
         if len(members) > 1:
-            found.append(_best(family, members, key, seed, resamples))
+            found.append(_best(family, members, key, seed, resamples, -1.0 if metric.lower else 1.0))
     return found
 
 
-def _best(family: str, arms: Sequence[ArmSummary], key: str, seed: int, resamples: int) -> BestFraction:
+def _best(family: str, arms: Sequence[ArmSummary], key: str, seed: int, resamples: int, sign: float) -> BestFraction:
     common = sorted(set.intersection(*(set(arm.values.get(key, {})) for arm in arms)))
-    scores = np.array([[arm.values[key][s] for arm in arms] for s in common]).reshape(len(common), len(arms))
+    # where less is better scores are turned round, so that the best is always a top
+    scores = np.array([[sign * arm.values[key][s] for arm in arms] for s in common]).reshape(len(common), len(arms))
     fractions = np.array([arm.fraction for arm in arms])
-    means = tuple(float(x) for x in scores.mean(axis=0)) if common else ()
+    means = tuple(float(sign * x) for x in scores.mean(axis=0)) if common else ()
     found = BestFraction(family, key, tuple(map(float, fractions)), means, len(common))
     if len(arms) < MIN_FRACTIONS:
         return replace(found, reason=f"as there are {len(arms)} fractions, and it takes {MIN_FRACTIONS}")
@@ -134,7 +135,7 @@ def _best(family: str, arms: Sequence[ArmSummary], key: str, seed: int, resample
         high=high,
         unimodal=_unimodal_top(fractions, scores.mean(axis=0)),
         flat=bool(high - low >= _MOST * (fractions[-1] - fractions[0])),
-        curve=tuple((float(grid[i]), float(of_means[i])) for i in shown),
+        curve=tuple((float(grid[i]), float(sign * of_means[i])) for i in shown),
     )
 
 

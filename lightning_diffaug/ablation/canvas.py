@@ -64,7 +64,7 @@ _NAME = 26  # characters in a line of a row's name
 
 @dataclass(frozen=True)
 class Value:
-    """A mean with its interval, as shares of 1; ends are None where there is no interval."""
+    """A mean with its interval, a share of 1 or a number as it is; ends are None where there is no interval."""
 
     mean: float
     low: float | None = None
@@ -79,11 +79,20 @@ class Texts:
         title: What is shown.
         notes: What must be known to read it, such as what is equal and how many seeds there are.
         score: Name of the score, with its unit.
+        share: Scores are shares of 1, and shown in per cent; else as they are.
+        lower: Less is better.
     """
 
     title: str
     notes: str
     score: str
+    share: bool = True
+    lower: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by to be shown."""
+        return 100.0 if self.share else 1.0
 
 
 def new_figure(height: float, texts: Texts) -> tuple[Figure, Axes]:
@@ -124,6 +133,15 @@ def in_per_cent(axis: Any, set_limits: Callable[..., Any], limits: tuple[float, 
     set_limits(low - edge * (limits[0] < 0), high + edge * (limits[1] > 100))
     axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
     axis.set_major_formatter(FuncFormatter(lambda value, _: "" if not 0 <= value <= 100 else f"{value:.4g}"))
+
+
+def score_axis(texts: Texts, axis: Any, set_limits: Callable[..., Any], limits: tuple[float, float]) -> None:
+    """Makes an axis one of scores: in per cent, or of numbers as they are."""
+    if texts.share:
+        in_per_cent(axis, set_limits, limits)
+    else:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
 
 
 def handle(style: Style, label: str, hollow: bool = False) -> Line2D:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_diffaug.ablation.choice import Note, lacking_correction
 from lightning_diffaug.ablation.notes import times
-from lightning_diffaug.ablation.numbers import in_points
+from lightning_diffaug.ablation.numbers import as_difference, in_points
 from lightning_diffaug.ablation.ruling import HELPS, Facts
 from lightning_diffaug.ablation.summary import ArmSummary
 
@@ -33,10 +33,11 @@ def shares_generator(arm: ArmSummary) -> bool:
     known = [run.config for run in arm.runs_of if run.config.get("generator")]
     if len(known) < max(2, len(arm.runs_of)):
         return False
-    return len({_fit_of(config) for config in known}) == 1
+    return len({fitted_to(config) for config in known}) == 1
 
 
-def _fit_of(config: Any) -> str:
+def fitted_to(config: Any) -> str:
+    """Names a generator's settings and the data that it is fitted to, of a run's resolved configuration."""
     real = config.get("real") or {}
     whole = "shots" in real and real["shots"] is None and not real.get("rare_classes")
     left_out = (*_NOT_FITTED, "seed") if whole else _NOT_FITTED  # the seed draws a part of the images, or nothing
@@ -103,5 +104,5 @@ def beside_time(f: Facts) -> str:
         time = f"With {short[0]:.0f} of the {short[1]:.0f} seconds (ablation.equal_time_limit)"
     return (
         f"{time}, the generator's fit and work counted, {f.timed.arm} trains {f.timed.steps:.10g} steps: "
-        f"{f.arm.arm} minus it is {in_points(f.to_timed.deciding)}."
+        f"{f.arm.arm} minus it is {as_difference(f.to_timed.deciding, f.metric)}."
     )

@@ -85,11 +85,11 @@ def own_zero(arms: Sequence[ArmSummary], arm: ArmSummary) -> ArmSummary | None:
     return next((a for a in without_generator(arms) if a.family == arm.family and a.fraction == 0), None)
 
 
-def control_of(arms: Sequence[ArmSummary], arm: ArmSummary, key: str) -> Choice:
+def control_of(arms: Sequence[ArmSummary], arm: ArmSummary, key: str, lower: bool = False) -> Choice:
     """The control arm to compare with: of the same fraction where there is one; of several the best on validation."""
     controls = [a for a in arms if a.role == CONTROL]
     same = [a for a in controls if abs(a.fraction - arm.fraction) < SAME]
-    chosen = best_on_validation(same or controls, key)
+    chosen = best_on_validation(same or controls, key, lower)
     if chosen.arm is None and controls:
         note = Note("There are control arms, and none could be chosen on validation data.", warns=True)
         return Choice(None, (*chosen.notes, note))
@@ -99,14 +99,15 @@ def control_of(arms: Sequence[ArmSummary], arm: ArmSummary, key: str) -> Choice:
     return chosen
 
 
-def best_on_validation(arms: Sequence[ArmSummary], key: str) -> Choice:
-    """The arm with the highest mean score on validation data over the seeds that all have.
+def best_on_validation(arms: Sequence[ArmSummary], key: str, lower: bool = False) -> Choice:
+    """The arm with the best mean score on validation data over the seeds that all have.
 
     Test scores are not looked at. Of two that are equal the one with less synthetic data counts, then the first.
 
     Args:
         arms: Of one kind. Of a single one no score is needed.
         key: Of the validation score.
+        lower: Less is better.
 
     Returns:
         The arm. Arms with fewer than three seeds are left out where others have more, and that is noted.
@@ -132,7 +133,8 @@ def best_on_validation(arms: Sequence[ArmSummary], key: str) -> Choice:
     ranked = sorted(candidates, key=lambda arm: arm.fraction)
     best = ranked[0]
     for arm in ranked[1:]:
-        if mean_over(arm, key, common) > mean_over(best, key, common) + SAME:
+        gain = mean_over(arm, key, common) - mean_over(best, key, common)
+        if (-gain if lower else gain) > SAME:
             best = arm
     return Choice(best, tuple(notes))
 
@@ -143,9 +145,12 @@ def mean_over(arm: ArmSummary, key: str, seeds: set[int]) -> float:
     return float(np.mean([values[seed] for seed in sorted(seeds or values)]))
 
 
-def is_zero_better(zero: ArmSummary | None, arm: ArmSummary, key: str) -> bool:
+def is_zero_better(zero: ArmSummary | None, arm: ArmSummary, key: str, lower: bool = False) -> bool:
     """Whether the arm without synthetic data is at least as good on validation data, over the seeds that both have."""
     if zero is None:
         return False
     common = zero.values.get(key, {}).keys() & arm.values.get(key, {}).keys()
-    return bool(common) and mean_over(zero, key, common) >= mean_over(arm, key, common) - SAME
+    if not common:
+        return False
+    gain = mean_over(zero, key, common) - mean_over(arm, key, common)
+    return (-gain if lower else gain) >= -SAME

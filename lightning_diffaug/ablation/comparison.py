@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_diffaug.ablation.findings import Findings
-from lightning_diffaug.ablation.metric import CORRECTED
+from lightning_diffaug.ablation.metric import CORRECTED, OTHERS, Metric, metric_of
+from lightning_diffaug.ablation.modalities import missing_modalities
 from lightning_diffaug.ablation.notes import unfinished
-from lightning_diffaug.ablation.numbers import in_per_cent, p_value
+from lightning_diffaug.ablation.numbers import as_score, in_per_cent, p_value
 from lightning_diffaug.ablation.runs import Sweep
-from lightning_diffaug.ablation.statistics import paired_difference
+from lightning_diffaug.ablation.statistics import Estimate, paired_difference
 from lightning_diffaug.ablation.summary import ArmSummary
 
 _SECONDS = (
@@ -20,17 +21,35 @@ _SECONDS = (
 
 @dataclass(frozen=True)
 class Column:
-    """A metric as it is shown, in per cent.
+    """A metric as it is shown.
 
     Attributes:
-        key: Its key in ``metrics.json``; a share of 1.
+        key: Its key in ``metrics.json``.
         title: Heading.
-        digits: Behind the point.
+        digits: Behind the point, of a share.
+        metric: What says how it is written; None: a share of 1, in per cent.
     """
 
     key: str
     title: str
     digits: int = 1
+    metric: Metric | None = None
+
+    @property
+    def heading(self) -> str:
+        """Title with the unit."""
+        return f"{self.title}, %" if self.metric is None else self.metric.heading.replace(self.metric.title, self.title)
+
+    @property
+    def difference_heading(self) -> str:
+        """Title with the unit of differences."""
+        return f"{self.title}{', points' if self.metric is None else self.metric.difference_unit}"
+
+    def shown(self, estimate: Estimate | None, sign: str = "") -> str:
+        """A value, or a difference, without its unit."""
+        if self.metric is None:
+            return in_per_cent(estimate, self.digits, sign)
+        return as_score(estimate, self.metric, self.digits, sign)
 
 
 COLUMNS = (
@@ -51,7 +70,11 @@ MANY_RARE = 12
 
 def columns_of(findings: Findings) -> list[Column]:
     """Those for which there are figures, that which decides among them."""
-    own = ACCURACY if findings.metric.name == "acc" else ()
+    metric = findings.metric
+    own: tuple[Column, ...] = ACCURACY if metric.name == "acc" else ()
+    if not metric.classification:
+        others = [metric_of(name) for name in OTHERS if name != metric.name]
+        own = (*(Column(m.key("test"), m.title, metric=m) for m in (metric, *others)), *ACCURACY)
     return [c for c in (*own, *COLUMNS) if any(c.key in a.estimates for a in findings.arms)]
 
 
@@ -101,6 +124,14 @@ def _task(findings: Findings, arm: str) -> list[str]:
     if findings.warnings:
         parts.append(_bullets([f"Warning: {text}" for text in findings.warnings]))
     parts += [_means(findings.arms, columns), *_differences(findings, columns, arm)]
+    if findings.trivial is not None:
+        value = as_score(findings.trivial, findings.metric)
+        parts.append(f"Trivial, what chance or a mean predictor reaches: {findings.metric.heading}: {value}.")
+    for missing in missing_modalities(findings.arms, findings.metric):
+        names = ["all modalities", *(f"without {name}" for name in missing.modalities)]
+        shown = [Column(key, name, metric=missing.metric) for key, name in zip(missing.keys, names, strict=True)]
+        title = f"### With a modality missing: {missing.metric.title}"
+        parts += [title, _means(findings.arms, shown, costs=False)]
     if rare:
         parts += [
             "### Accuracy on each rare class",
@@ -111,14 +142,14 @@ def _task(findings: Findings, arm: str) -> list[str]:
 
 
 def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = True) -> str:
-    heads = ["arm", "fraction", "seeds", *(f"{c.title}, %" for c in columns)]
+    heads = ["arm", "fraction", "seeds", *(c.heading for c in columns)]
     heads += ["steps", "generator seconds"] if costs else []
     rows = [
         [
             f"{a.arm}",
             f"{a.fraction:.4g}",
             f"{a.runs}",
-            *(in_per_cent(a.estimates.get(c.key), c.digits) for c in columns),
+            *(c.shown(a.estimates.get(c.key)) for c in columns),
             *([f"{a.steps:.10g}", f"{a.generator_seconds:.1f}"] if costs else []),
         ]
         for a in arms
@@ -130,18 +161,19 @@ def _differences(findings: Findings, columns: Sequence[Column], arm: str) -> lis
     chosen = chosen_arms(findings.arms, arm)
     others = [a for a in findings.arms if a not in chosen]
     tested = any(c.key == findings.score_key for c in columns)
+    units = "in percentage points" if all(c.metric is None or c.metric.share for c in columns) else "in their units"
     parts = []
     for one in chosen if others else ():
         rows, ps = [], []
         for other in others:
             found = [paired_difference(one.values.get(c.key, {}), other.values.get(c.key, {})) for c in columns]
             pairs = max((e.n for e in found if e is not None), default=0)
-            shown = [in_per_cent(e, c.digits, "+") for c, e in zip(columns, found, strict=True)]
+            shown = [c.shown(e, "+") for c, e in zip(columns, found, strict=True)]
             rows.append([other.arm, f"{pairs}", *shown])
             compared = findings.verdict.comparison(one.arm, other.arm)
             ps.append(compared.p_holm if compared is not None else None)
-        heads = [f"{one.arm} minus", "pairs", *(f"{c.title}, points" for c in columns)]
-        about = f"{one.arm} against each other arm, paired by seed, in percentage points with the 95% t-interval"
+        heads = [f"{one.arm} minus", "pairs", *(c.difference_heading for c in columns)]
+        about = f"{one.arm} against each other arm, paired by seed, {units} with the 95% t-interval"
         if tested and any(p is not None for p in ps):
             rows = [[*row, p_value(p)] for row, p in zip(rows, ps, strict=True)]
             heads.append("p")

@@ -22,9 +22,10 @@ class ArmCosts:
         passes_per_sample: Passes of the generator's network for each sample trained on, real ones included.
         train_seconds: Of training, without waiting.
         wait_seconds: That training waited for samples.
-        gain: Its deciding score minus that of real only, a share of 1; None for that arm itself and without it.
-        price: Seconds of generator and fit for each percentage point of gain; None where there is no gain, and for an
-            arm without a generator.
+        gain: Its deciding score minus that of real only (where less is better the other way round), a share of 1 or in
+            the metric's unit; None for that arm itself and without it.
+        price: Seconds of generator and fit for each percentage point of gain, of a metric that is no share for each per
+            cent of real only's score; None where there is no gain, and for an arm without a generator.
         price_low: Price at the upper end of the gain's interval; None without an interval.
         price_high: At its lower end; None where that is no gain: the price has no upper bound.
     """
@@ -52,16 +53,20 @@ def arm_costs(arms: Sequence[ArmSummary], metric: Metric, real_only: str | None,
         corrected: Whether gains are of the scores with the class prior corrected, as `Verdict.corrected`.
     """
     reference = next((arm for arm in arms if arm.arm == real_only), None)
-    return [_costs(arm, reference, metric.key("test", corrected)) for arm in arms]
+    return [_costs(arm, reference, metric.key("test", corrected), metric) for arm in arms]
 
 
-def _costs(arm: ArmSummary, reference: ArmSummary | None, key: str) -> ArmCosts:
+def _costs(arm: ArmSummary, reference: ArmSummary | None, key: str, metric: Metric) -> ArmCosts:
     def mean(figure: str) -> float | None:
         return arm.estimates[figure].mean if figure in arm.estimates else None
 
     gain = None
     if reference is not None and reference.arm != arm.arm:
         gain = paired_difference(arm.values.get(key, {}), reference.values.get(key, {}))
+        gain = gain.negated if gain is not None and metric.lower else gain
+    step = 0.01
+    if not metric.share and reference is not None and key in reference.estimates:
+        step = abs(reference.estimates[key].mean) / 100
     made, fitted = mean("cost/generator_seconds"), mean("cost/fit_seconds")
     spent = None if made is None or fitted is None else made + fitted
     return ArmCosts(
@@ -73,12 +78,12 @@ def _costs(arm: ArmSummary, reference: ArmSummary | None, key: str) -> ArmCosts:
         train_seconds=mean("train/seconds"),
         wait_seconds=mean("train/wait_seconds"),
         gain=gain,
-        price=_price(spent, gain.mean if gain else None),
-        price_low=_price(spent, gain.high) if gain and gain.mean > 0 else None,
-        price_high=_price(spent, gain.low) if gain else None,
+        price=_price(spent, gain.mean if gain else None, step),
+        price_low=_price(spent, gain.high, step) if gain and gain.mean > 0 else None,
+        price_high=_price(spent, gain.low, step) if gain else None,
     )
 
 
-def _price(spent: float | None, gain: float | None) -> float | None:
-    """Seconds for each percentage point."""
-    return spent / (100 * gain) if spent and gain is not None and gain > 0 else None
+def _price(spent: float | None, gain: float | None, step: float) -> float | None:
+    """Seconds for each percentage point, or for each per cent of what real data alone reach."""
+    return spent * step / gain if spent and gain is not None and gain > 0 else None

@@ -29,6 +29,7 @@ class Comparison:
         p_holm: P-value of the deciding difference, Holm-corrected over all synthetic arms against this reference; None
             for other arms and with fewer than three pairs.
         p_raw_holm: Likewise of the raw difference.
+        lower: Less is better: a difference below 0 is a gain.
     """
 
     arm: str
@@ -39,6 +40,7 @@ class Comparison:
     deciding: Difference | None = None
     p_holm: float | None = None
     p_raw_holm: float | None = None
+    lower: bool = False
 
     @property
     def enough(self) -> bool:
@@ -46,19 +48,25 @@ class Comparison:
         return self.deciding is not None and self.deciding.n >= MIN_FOR_INTERVAL
 
     @property
+    def gain(self) -> Difference | None:
+        """The deciding difference as a gain: above 0 the arm is better, whichever way the metric goes."""
+        return self.deciding.negated if self.deciding is not None and self.lower else self.deciding
+
+    @property
     def gains(self) -> bool:
-        """Whether the deciding difference is above 0: its interval, and its Holm-corrected p-value."""
-        return self.deciding is not None and self.deciding.above and _significant(self.p_holm)
+        """Whether the deciding difference is a gain: its interval, and its Holm-corrected p-value."""
+        return self.gain is not None and self.gain.above and _significant(self.p_holm)
 
     @property
     def gains_raw(self) -> bool:
-        """Whether the raw difference is above 0."""
-        return self.raw is not None and self.raw.above and _significant(self.p_raw_holm)
+        """Whether the raw difference is a gain."""
+        raw = self.raw.negated if self.raw is not None and self.lower else self.raw
+        return raw is not None and raw.above and _significant(self.p_raw_holm)
 
     @property
     def loses(self) -> bool:
-        """Whether the deciding difference is below 0."""
-        return self.deciding is not None and self.deciding.below and _significant(self.p_holm)
+        """Whether the deciding difference is a loss."""
+        return self.gain is not None and self.gain.below and _significant(self.p_holm)
 
 
 def _significant(p: float | None) -> bool:
@@ -100,4 +108,5 @@ def _compare(arm: ArmSummary, reference: ArmSummary, metric: Metric, corrected: 
         return paired_difference(arm.values.get(key, {}), reference.values.get(key, {}))
 
     raw, shifted = difference(metric.key("test")), difference(metric.key("test", corrected=True))
-    return Comparison(arm.arm, reference.arm, raw, shifted, difference(_AUROC), deciding=shifted if corrected else raw)
+    deciding = shifted if corrected else raw
+    return Comparison(arm.arm, reference.arm, raw, shifted, difference(_AUROC), deciding, lower=metric.lower)

@@ -7,21 +7,32 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from lightning_diffaug.ablation.canvas import BEST_BASELINE, FAMILIES, JUDGED, REAL_ONLY, STYLES, Style, Texts, Value
+from lightning_diffaug.ablation.canvas import (
+    BEST_BASELINE,
+    FAMILIES,
+    GREY,
+    JUDGED,
+    REAL_ONLY,
+    STYLES,
+    Style,
+    Texts,
+    Value,
+)
 from lightning_diffaug.ablation.findings import Findings, shown_role
 from lightning_diffaug.ablation.learning_curves import learning_curve
-from lightning_diffaug.ablation.metric import CORRECTED, TITLES
-from lightning_diffaug.ablation.numbers import in_per_cent
+from lightning_diffaug.ablation.metric import CORRECTED, Metric, metric_of
+from lightning_diffaug.ablation.numbers import as_score
 from lightning_diffaug.ablation.per_class import class_accuracies
 from lightning_diffaug.ablation.plots import Level, Line, OfClasses, Row, against_fraction, by_class, curves, dots
 from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR, SYNTHETIC
 from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL, Estimate
 from lightning_diffaug.ablation.summary import ArmSummary
 
-NAMES = ("accuracy_against_fraction", "arms", "rare_classes", "per_class", "learning_curves")
+NAMES = ("accuracy_against_fraction", "score_against_fraction", "arms", "rare_classes", "per_class", "learning_curves")
 """Of all plots there can be."""
 MANY_CLASSES = 24
 """A plot of more classes shows those with the fewest training samples."""
+_TRIVIAL = Style(GREY, "", (0, (1, 3)))
 _INTERVAL = "mean and 95% t-interval"
 
 
@@ -45,13 +56,13 @@ def draw(findings: Findings) -> list[Drawing]:
     metric = findings.metric
     key, rare = findings.score_key, findings.rare_key
     made = [
-        _fractions(findings, "accuracy_against_fraction", key, metric.title),
-        _dots(findings, "arms", key, metric.key("test"), metric.title),
+        _fractions(findings, f"{'accuracy' if metric.classification else 'score'}_against_fraction", key, metric),
+        _dots(findings, "arms", key, metric.key("test"), metric),
     ]
     if rare is not None and rare != key:
-        title = TITLES["acc_rare"]
-        plot = _fractions(findings, "rare_classes", rare, title)
-        made.append(plot or _dots(findings, "rare_classes", rare, "test/acc_rare", title))
+        shown = metric_of("acc_rare")
+        plot = _fractions(findings, "rare_classes", rare, shown)
+        made.append(plot or _dots(findings, "rare_classes", rare, "test/acc_rare", shown))
     return [one for one in (*made, _classes(findings), _curves(findings)) if one is not None]
 
 
@@ -72,7 +83,8 @@ def _corrected(key: str) -> str:
     return "class prior corrected" if key.endswith("_corrected") else "as scored"
 
 
-def _fractions(findings: Findings, name: str, key: str, score: str) -> Drawing | None:
+def _fractions(findings: Findings, name: str, key: str, metric: Metric) -> Drawing | None:
+    score = metric.title
     arms = [arm for arm in findings.alike if key in arm.estimates]
     families = [family for family in findings.families if any(arm in arms and arm.fraction > 0 for arm in family)]
     if not any(len({arm.fraction for arm in family}) > 1 for family in families):
@@ -86,7 +98,7 @@ def _fractions(findings: Findings, name: str, key: str, score: str) -> Drawing |
             points = [(arm.fraction, _value(arm.estimates[key])) for arm in here]
             lines.append(Line(here[0].family or here[0].name, points, styles.pop(0)))
     levels = [
-        Level(f"{said}: {arm.arm} ({in_per_cent(arm.estimates[key])})", _value(arm.estimates[key]), style)
+        Level(f"{said}: {arm.arm} ({as_score(arm.estimates[key], metric)})", _value(arm.estimates[key]), style)
         for said, arm, style in (
             ("best without a generator on validation", findings.best_baseline, BEST_BASELINE),
             ("real only", findings.real_only, REAL_ONLY),
@@ -95,15 +107,20 @@ def _fractions(findings: Findings, name: str, key: str, score: str) -> Drawing |
     ]
     if len(levels) == 2 and findings.best_baseline is findings.real_only:
         levels = levels[:1]
+    if metric is findings.metric and findings.trivial is not None:
+        trivial = findings.trivial
+        levels.append(Level(f"trivial: chance or a mean ({as_score(trivial, metric)})", _value(trivial), _TRIVIAL))
     more = [_corrected(key)]
     if len(families) > len(lines):
         more.append(f"{len(families) - len(lines)} more kinds of arms are in the table")
-    texts = Texts(f"{score[0].upper()}{score[1:]} on real test data", _notes(findings, arms, *more), f"{score}, %")
+    title = f"{score[0].upper()}{score[1:]} on real test data"
+    texts = Texts(title, _notes(findings, arms, *more), metric.heading, metric.share, metric.lower)
     label = f"{score} on real test data against the synthetic fraction"
     return Drawing(name, label, against_fraction(lines, levels, texts))
 
 
-def _dots(findings: Findings, name: str, key: str, raw: str, score: str) -> Drawing | None:
+def _dots(findings: Findings, name: str, key: str, raw: str, metric: Metric) -> Drawing | None:
+    score = metric.title
     arms = [arm for arm in findings.arms if key in arm.estimates]
     if not arms:
         return None
@@ -118,7 +135,8 @@ def _dots(findings: Findings, name: str, key: str, raw: str, score: str) -> Draw
     ]
     others = [arm.arm for arm in arms if arm not in findings.alike]
     more = [f"trained by another rule: {', '.join(others)}"] if others else []
-    texts = Texts(f"Every arm: {score} on real test data", _notes(findings, arms, *more), f"{score}, %")
+    title = f"Every arm: {score} on real test data"
+    texts = Texts(title, _notes(findings, arms, *more), metric.heading, metric.share, metric.lower)
     label = f"{score} of every arm, from the best to the worst"
     return Drawing(name, label, dots(rows, texts, _corrected(key), _corrected(raw)))
 
@@ -182,11 +200,13 @@ def as_range(counts: tuple[int, int]) -> str:
 
 
 def _curves(findings: Findings) -> Drawing | None:
-    for key, score in ((findings.metric.key("val"), findings.metric.title), ("val/acc", "accuracy")):
+    for metric in (findings.metric, metric_of("acc")):
+        key, score = metric.key("val"), metric.title
         arms = [(arm, learning_curve(arm.runs_of, key), style) for arm, style in _few(findings)]
         lines = [Line(arm.arm, [(step, _value(e)) for step, e in curve], style) for arm, curve, style in arms if curve]
         if lines:
             notes = _notes(findings, [arm for arm, curve, _ in arms if curve], "as scored")
-            texts = Texts(f"Learning curves: {score} on real validation data", notes, f"{score}, %")
+            title = f"Learning curves: {score} on real validation data"
+            texts = Texts(title, notes, metric.heading, metric.share, metric.lower)
             return Drawing("learning_curves", f"{score} on validation data while training", curves(lines, texts))
     return None

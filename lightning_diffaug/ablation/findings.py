@@ -11,6 +11,7 @@ from lightning_diffaug.ablation.costs import ArmCosts, arm_costs
 from lightning_diffaug.ablation.metric import CORRECTED, Metric
 from lightning_diffaug.ablation.notes import of_failures, steps_of
 from lightning_diffaug.ablation.runs import BASELINE, SYNTHETIC, Failure, Run
+from lightning_diffaug.ablation.statistics import Estimate
 from lightning_diffaug.ablation.summary import ArmSummary, class_counts
 from lightning_diffaug.ablation.verdict import Verdict, judge_each
 
@@ -55,6 +56,13 @@ class Findings:
             if any(key in arm.estimates for arm in self.arms):
                 return key
         return None
+
+    @property
+    def trivial(self) -> Estimate | None:
+        """What chance or a mean predictor reaches, mean over all runs; None where it is not known, and of classes."""
+        key = f"{self.metric.key('test')}_trivial"
+        found = [value for arm in self.arms for value in arm.values.get(key, {}).values()]
+        return Estimate(len(found), sum(found) / len(found)) if found and not self.metric.classification else None
 
     @property
     def runs(self) -> list[Run]:

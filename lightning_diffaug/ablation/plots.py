@@ -20,8 +20,8 @@ from lightning_diffaug.ablation.canvas import (
     Value,
     add_legend,
     handle,
-    in_per_cent,
     new_figure,
+    score_axis,
     wrapped,
 )
 
@@ -99,14 +99,18 @@ def against_fraction(lines: Sequence[Line], levels: Sequence[Level], texts: Text
     figure, axes = new_figure(3.5 + 0.2 * (len(lines) + len(levels)), texts)
     for level in levels:
         value, style = level.value, level.style
-        axes.axhline(100 * value.mean, color=style.colour, linestyle=style.dashes, linewidth=1.4, label=level.label)
+        axes.axhline(
+            texts.scale * value.mean, color=style.colour, linestyle=style.dashes, linewidth=1.4, label=level.label
+        )
         if value.low is not None and value.high is not None:
-            axes.axhspan(100 * value.low, 100 * value.high, color=style.colour, alpha=BAND / 2, linewidth=0)
-    _draw_lines(axes, _side_by_side(lines))
+            axes.axhspan(
+                texts.scale * value.low, texts.scale * value.high, color=style.colour, alpha=BAND / 2, linewidth=0
+            )
+    _draw_lines(axes, _side_by_side(lines), texts)
     places = _apart(sorted({place for line in lines for place, _ in line.points}))
     axes.set_xticks(places, [f"{place:.3g}" for place in places])
     axes.set_xlabel("synthetic fraction of the training draws")
-    in_per_cent(axes.yaxis, axes.set_ylim, axes.get_ylim())
+    score_axis(texts, axes.yaxis, axes.set_ylim, axes.get_ylim())
     axes.set_ylabel(texts.score)
     add_legend(figure, axes)
     return figure
@@ -120,10 +124,10 @@ def curves(lines: Sequence[Line], texts: Texts) -> Figure:
         texts: What is written on it.
     """
     figure, axes = new_figure(3.3 + 0.2 * len(lines), texts)
-    _draw_lines(axes, lines)
+    _draw_lines(axes, lines, texts)
     axes.set_xlabel("optimiser steps")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    in_per_cent(axes.yaxis, axes.set_ylim, axes.get_ylim())
+    score_axis(texts, axes.yaxis, axes.set_ylim, axes.get_ylim())
     axes.set_ylabel(texts.score)
     add_legend(figure, axes)
     return figure
@@ -138,7 +142,7 @@ def dots(rows: Sequence[Row], texts: Texts, filled: str, hollow: str) -> Figure:
         filled: What the filled marker is.
         hollow: What the hollow one is, where a row has it.
     """
-    rows = sorted(rows, key=lambda row: row.value.mean)
+    rows = sorted(rows, key=lambda row: -row.value.mean if texts.lower else row.value.mean)
     names = [wrapped(row.label) for row in rows]
     height = sum(0.16 + 0.13 * (1 + name.count("\n")) for name in names)
     roles = [role for role in STYLES if any(row.role == role for row in rows)]
@@ -146,13 +150,20 @@ def dots(rows: Sequence[Row], texts: Texts, filled: str, hollow: str) -> Figure:
     figure, axes = new_figure(0.9 + height + 0.2 * (len(roles) + 2 * two), texts)
     for place, row in enumerate(rows):
         style = STYLES.get(row.role, JUDGED)
-        _draw_interval(axes, row.value, place, style.colour)
+        _draw_interval(axes, row.value, place, style.colour, texts)
         if row.raw is not None:
-            axes.plot(100 * row.raw.mean, place, style.marker, color=style.colour, markerfacecolor="none", markersize=6)
-        axes.plot(100 * row.value.mean, place, style.marker, color=style.colour, markersize=6)
+            axes.plot(
+                texts.scale * row.raw.mean,
+                place,
+                style.marker,
+                color=style.colour,
+                markerfacecolor="none",
+                markersize=6,
+            )
+        axes.plot(texts.scale * row.value.mean, place, style.marker, color=style.colour, markersize=6)
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    in_per_cent(axes.xaxis, axes.set_xlim, axes.get_xlim())
+    score_axis(texts, axes.xaxis, axes.set_xlim, axes.get_xlim())
     axes.set_xlabel(texts.score)
     handles = [handle(STYLES[role], ROLE_NAMES[role]) for role in roles]
     if two:
@@ -176,30 +187,30 @@ def by_class(classes: Sequence[str], arms: Sequence[OfClasses], texts: Texts) ->
         places = [-(place + (number + 0.5) * step - 0.4) for place in range(len(classes))]
         found = [(value, place) for value, place in zip(arm.values, places, strict=True) if value is not None]
         for value, place in found:
-            _draw_interval(axes, value, place, arm.style.colour)
-        means, at = [100 * value.mean for value, _ in found], [place for _, place in found]
+            _draw_interval(axes, value, place, arm.style.colour, texts)
+        means, at = [texts.scale * value.mean for value, _ in found], [place for _, place in found]
         axes.plot(means, at, arm.style.marker, color=arm.style.colour, markersize=4.5, label=arm.label)
     axes.set_yticks([-place for place in range(len(classes))], [wrapped(name) for name in classes])
     axes.set_ylim(-len(classes) + 0.5, 0.5)
     axes.grid(axis="y", visible=False)
     for place in range(1, len(classes)):
         axes.axhline(0.5 - place, color=GREY, alpha=0.3, linewidth=0.6)
-    in_per_cent(axes.xaxis, axes.set_xlim, axes.get_xlim())
+    score_axis(texts, axes.xaxis, axes.set_xlim, axes.get_xlim())
     axes.set_xlabel(texts.score)
     add_legend(figure, axes)
     return figure
 
 
-def _draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_lines(axes: Axes, lines: Sequence[Line], texts: Texts) -> None:
     for line in lines:
         colour = line.style.colour
         axes.plot(
-            [place for place, _ in line.points], [100 * value.mean for _, value in line.points],
+            [place for place, _ in line.points], [texts.scale * value.mean for _, value in line.points],
             color=colour, marker=line.style.marker, linestyle=line.style.dashes, linewidth=1.8, markersize=5,
             label=line.label,
         )  # fmt: skip
         ends = [(place, v.low, v.high) for place, v in line.points if v.low is not None and v.high is not None]
-        lows, highs = [100 * low for _, low, _ in ends], [100 * high for _, _, high in ends]
+        lows, highs = [texts.scale * low for _, low, _ in ends], [texts.scale * high for _, _, high in ends]
         if len(ends) == 1:  # a band has no width here
             axes.vlines(ends[0][0], lows, highs, color=colour, linewidth=1.4)
         elif ends:
@@ -223,9 +234,9 @@ def _side_by_side(lines: Sequence[Line]) -> list[Line]:
     return moved
 
 
-def _draw_interval(axes: Axes, value: Value, place: float, colour: str) -> None:
+def _draw_interval(axes: Axes, value: Value, place: float, colour: str, texts: Texts) -> None:
     if value.low is not None and value.high is not None:
-        axes.hlines(place, 100 * value.low, 100 * value.high, color=colour, linewidth=1.6)
+        axes.hlines(place, texts.scale * value.low, texts.scale * value.high, color=colour, linewidth=1.6)
 
 
 def _apart(places: Sequence[float], share: float = 0.07) -> list[float]:

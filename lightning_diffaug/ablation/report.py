@@ -75,7 +75,8 @@ def write_reports(
     text = comparison(sweep, tasks, arm)
     target.mkdir(parents=True, exist_ok=True)
     write_runs(sweep.runs, target / "runs.csv")
-    write_summary(arms, target / "summary.csv")
+    judged = {f.verdict.task: f.metric.key("test") for f in tasks if not f.metric.classification}
+    write_summary(arms, target / "summary.csv", judged)
     write_failures(sweep.failures, target / "failed.csv")
     (target / "comparison.md").write_text(text, encoding="utf-8")
     drawn = [(findings, draw(findings)) for findings in tasks]

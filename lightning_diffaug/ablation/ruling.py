@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lightning_diffaug.ablation.differences import Comparison
 from lightning_diffaug.ablation.metric import Metric
-from lightning_diffaug.ablation.numbers import in_points, p_value
+from lightning_diffaug.ablation.numbers import as_difference, in_points, p_value
 from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL
 from lightning_diffaug.ablation.summary import ArmSummary
 
@@ -72,6 +72,9 @@ class Facts:
     @property
     def score(self) -> str:
         """The deciding score in words."""
+        if not self.metric.classification:
+            better = ", lower is better" if self.metric.lower else ""
+            return f"{self.metric.title}{better}; as scored, as there is no class prior to correct"
         if not self.metric.needs_correction:
             return f"{self.metric.title}, which no class prior moves"
         return f"{self.metric.title}, class prior {'' if self.corrected else 'NOT '}corrected"
@@ -95,8 +98,8 @@ def _too_few(f: Facts) -> str:
         return f"No verdict: {f.arm.arm} and {f.best_title}, have no seed in common."
     seeds = "one seed" if found.n == 1 else f"{found.n} seeds"
     return (
-        f"No verdict from {seeds}: {f.arm.arm} minus {f.best_title}, is {in_points(found)} ({f.score}), without an "
-        f"interval; it takes at least {MIN_FOR_INTERVAL} seeds."
+        f"No verdict from {seeds}: {f.arm.arm} minus {f.best_title}, is {as_difference(found, f.metric)} ({f.score}), "
+        f"without an interval; it takes at least {MIN_FOR_INTERVAL} seeds."
     )
 
 
@@ -113,7 +116,7 @@ def _harms(f: Facts) -> tuple[str, str] | None:
             f"({f.arm.steps:.10g}, {other.arm} {other.steps:.10g})."
         )
     zero = "; on validation data the best fraction is 0" if f.best_is_zero else ""
-    better = "" if f.beside is None or not f.beside.gains else f" Against real data alone it is {_value(f.beside)}."
+    better = "" if f.beside is None or not f.beside.gains else f" Against real data alone it is {_value(f, f.beside)}."
     return HARMS, f"Synthetic data harm: {_minus(f, worse)}{zero}.{better}"
 
 
@@ -135,33 +138,34 @@ def _helps(f: Facts) -> tuple[str, str] | None:
             f"({f.arm.steps:.10g} steps, {f.best.arm} {f.best.steps:.10g})."
         )
     control = f.to_control if f.to_control is not None and f.to_control.enough else None
-    if control is not None and not (control.deciding and control.deciding.above):
+    if control is not None and not (control.gain and control.gain.above):
         return _no_more_than_control(f, control)
-    said = f" Against real data alone: {_value(f.beside)}." if f.beside is not None else ""
+    said = f" Against real data alone: {_value(f, f.beside)}." if f.beside is not None else ""
     if control is not None:
-        said += f" Against {control.reference}, which fills the slots without a generator: {_value(control)}."
+        said += f" Against {control.reference}, which fills the slots without a generator: {_value(f, control)}."
     if not f.corrected:
         said += " No correction of the class prior was made: the gain may be a shift of it."
     return HELPS, (
-        f"Synthetic data help by {in_points(f.to_best.deciding, sign='')} at fraction {f.arm.fraction:.4g} ({f.score}; "
-        f"{f.arm.arm} against {f.best_title}; "
+        f"Synthetic data help by {as_difference(f.to_best.gain, f.metric, sign='')} at fraction "
+        f"{f.arm.fraction:.4g} ({f.score}; {f.arm.arm} against {f.best_title}; "
         f"{_p(f.to_best)}).{said}"
     )
 
 
 def _no_more_than_control(f: Facts, control: Comparison) -> tuple[str, str]:
     """The gain stands, but not against the control: a shift where that gains as much, else nothing is known."""
-    assert control.deciding is not None
-    own = f.control_to_best.deciding if f.control_to_best is not None else None
-    if control.deciding.mean <= 0 or (own is not None and own.above):
+    assert control.gain is not None
+    own = f.control_to_best.gain if f.control_to_best is not None else None
+    if control.gain.mean <= 0 or (own is not None and own.above):
+        shift = ", as a shift of the class prior does" if f.metric.classification else ""
         return PRIOR_SHIFT, (
             f"The gain is not the generator's: {control.reference}, which fills the slots without a generator, gains "
-            f"as much, as a shift of the class prior does ({f.arm.arm} minus it: {_value(control)}, {f.score}). "
-            f"Against {f.best_title}, {f.arm.arm} gains {_value(f.to_best)}."
+            f"as much{shift} ({f.arm.arm} minus it: {_value(f, control)}, {f.score}). "
+            f"Against {f.best_title}, {f.arm.arm} gains {_value(f, f.to_best)}."
         )
     return NO_EVIDENCE, (
         f"No evidence that synthetic data help: {_against(f)}, but that cannot be told from what "
-        f"{control.reference} gains, which fills the slots without a generator ({_value(control)} against it)."
+        f"{control.reference} gains, which fills the slots without a generator ({_value(f, control)} against it)."
     )
 
 
@@ -174,7 +178,7 @@ def _prior_shift(f: Facts) -> tuple[str, str] | None:
             continue
         if c.gains_raw and not c.gains and c.deciding.mean <= c.raw.mean / 2:
             zero = " On validation data the best fraction is 0." if f.best_is_zero else ""
-            also = f" Against {f.best_title}: {_value(f.to_best)}, corrected."
+            also = f" Against {f.best_title}: {_value(f, f.to_best)}, corrected."
             return PRIOR_SHIFT, (
                 f"The gain is a shift of the class prior, which a loss term gives for nothing: {f.arm.arm} minus "
                 f"{c.reference} is {in_points(c.raw)} of {f.metric.title}, and {in_points(c.deciding)} when the class "
@@ -186,11 +190,11 @@ def _prior_shift(f: Facts) -> tuple[str, str] | None:
 def _against(f: Facts) -> str:
     """The arm against both references, in words."""
     text = (
-        f"at fraction {f.arm.fraction:.4g} {f.arm.arm} minus {f.best_title}, is {_value(f.to_best)} "
+        f"at fraction {f.arm.fraction:.4g} {f.arm.arm} minus {f.best_title}, is {_value(f, f.to_best)} "
         f"({f.score}; {_p(f.to_best)})"
     )
     if f.beside is not None and f.beside.deciding is not None:
-        text += f", and minus real data alone {_value(f.beside)}"
+        text += f", and minus real data alone {_value(f, f.beside)}"
     if f.corrected and f.metric.needs_correction and f.to_best.gains_raw and not f.to_best.gains:
         text += f"; the raw difference, {in_points(f.to_best.raw)}, is not left when the class prior is corrected"
     return text
@@ -198,11 +202,11 @@ def _against(f: Facts) -> str:
 
 def _minus(f: Facts, c: Comparison) -> str:
     what = "the same without them" if f.zero is not None and c.reference == f.zero.arm else "an arm without them"
-    return f"{f.arm.arm} minus {c.reference}, {what}, is {_value(c)} ({f.score}; {_p(c)})"
+    return f"{f.arm.arm} minus {c.reference}, {what}, is {_value(f, c)} ({f.score}; {_p(c)})"
 
 
-def _value(c: Comparison) -> str:
-    return in_points(c.deciding)
+def _value(f: Facts, c: Comparison) -> str:
+    return as_difference(c.deciding, f.metric)
 
 
 def _p(c: Comparison) -> str:

@@ -9,7 +9,8 @@ from lightning_diffaug.ablation.drawings import Drawing, as_range, of_classes
 from lightning_diffaug.ablation.fidelity_records import Measured, fidelity_of
 from lightning_diffaug.ablation.findings import Findings, shown_role
 from lightning_diffaug.ablation.markup import NOTHING, Cell, Content, Markup, bullets, element, joined, png, table
-from lightning_diffaug.ablation.numbers import NONE, amount, compared, per_cent, points
+from lightning_diffaug.ablation.modalities import missing_modalities
+from lightning_diffaug.ablation.numbers import NONE, amount, as_score, compared, per_cent, points
 from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR
 from lightning_diffaug.ablation.summary import ArmSummary
 from lightning_diffaug.ablation.svg import inline_svg
@@ -19,6 +20,7 @@ _SAMPLES = "samples.png"
 _ROLES = {**ROLE_NAMES, CONTROL: "control", OTHER_GENERATOR: "other generator"}
 _CLASS = "test/acc_class_"
 _COLUMNS = 10
+_STEP = {True: "percentage point", False: "per cent of its score"}
 MANY_CLASSES = 60
 """With more classes their single figures are in ``summary.csv`` alone."""
 
@@ -43,8 +45,9 @@ def details(findings: Findings, drawings: Sequence[Drawing], prefix: str) -> Mar
     best = [one.sentence for one in findings.best]
     return joined(
         [
-            shown("accuracy_against_fraction", "arms"),
+            shown("accuracy_against_fraction", "score_against_fraction", "arms"),
             _titled("Every arm", _arms(findings)),
+            _titled("With a modality missing", _missing(findings)),
             _titled("Best fraction", bullets(best)) if best else NOTHING,
             _titled("Costs", _costs(findings)),
             _titled("Classes", joined([shown("rare_classes", "per_class"), _classes(findings)])),
@@ -67,7 +70,7 @@ def _plot(drawing: Drawing, prefix: str) -> Markup:
 def _arms(findings: Findings) -> Markup:
     metric, found = findings.metric, findings.verdict
     raw, corrected = metric.key("test"), metric.key("test", corrected=True)
-    columns = [(raw, f"{metric.title}, %", 2 if metric.name == "auroc" else 1)]
+    columns = [(raw, metric.heading, 2 if metric.name == "auroc" else 1)]
     if corrected != raw:
         columns.append((corrected, "class prior corrected, %", 1))
     if raw != "test/auroc":
@@ -81,13 +84,17 @@ def _arms(findings: Findings) -> Markup:
         role = shown_role(arm)
         row: list[Cell | Content] = [_name(findings, arm), _ROLES.get(role, role)]
         row += [f"{arm.fraction:.4g}", f"{arm.runs}"]
-        row += [per_cent(arm.estimates.get(key), digits, key == findings.score_key) for key, _, digits in columns]
         row += [
-            Cell("reference") if arm.arm == name else compared(found.comparison(arm.arm, name)) for name in references
+            per_cent(arm.estimates.get(key), digits, key == findings.score_key, metric if key == raw else None)
+            for key, _, digits in columns
+        ]
+        row += [
+            Cell("reference") if arm.arm == name else compared(found.comparison(arm.arm, name), metric)
+            for name in references
         ]
         rows.append(row)
     heads: list[Content] = ["arm", "role", "fraction", "seeds", *(title for _, title, _ in columns)]
-    heads += [f"minus {name}, points" for name in references]
+    heads += [f"minus {name}{metric.difference_unit}" for name in references]
     decides = (
         f"{metric.title}, class prior corrected on validation" if found.corrected else f"{metric.title}, as scored"
     )
@@ -98,7 +105,26 @@ def _arms(findings: Findings) -> Markup:
         f"score that decides ({decides}; {metric.reason}), paired by seed; p of the paired t-test, Holm-corrected over "
         "all synthetic arms, or of one test alone; d: effect size d_z; n: pairs. Bold: the interval excludes 0."
     )
+    if metric.lower:
+        caption += " Lower is better: a difference below 0 is a gain."
+    if findings.trivial is not None:
+        value = as_score(findings.trivial, metric)
+        caption += f" Trivial, what chance or a mean predictor reaches (test/{metric.name}_trivial): {value}."
     return table(heads, rows, caption)
+
+
+def _missing(findings: Findings) -> Markup:
+    tables = []
+    for found in missing_modalities(findings.arms, findings.metric):
+        rows: list[list[Cell | Content]] = [
+            [arm.arm, f"{arm.runs}", *(per_cent(arm.estimates.get(key), metric=found.metric) for key in found.keys)]
+            for arm in findings.arms
+            if any(key in arm.estimates for key in found.keys)
+        ]
+        heads = ["arm", "seeds", "all modalities", *(f"without {name}" for name in found.modalities)]
+        caption = f"{found.metric.heading}, on real test data, as scored; mean ± half the 95% t-interval over seeds."
+        tables.append(table(heads, rows, caption))
+    return joined(tables)
 
 
 def _name(findings: Findings, arm: ArmSummary) -> Cell:
@@ -118,6 +144,7 @@ def _name(findings: Findings, arm: ArmSummary) -> Cell:
 def _costs(findings: Findings) -> Markup:
     if not any(c.generator_seconds or c.fit_seconds or c.train_seconds for c in findings.costs):
         return NOTHING
+    metric = findings.metric
     rows: list[list[Cell | Content]] = []
     for c in findings.costs:
         price = amount(c.price)
@@ -127,16 +154,19 @@ def _costs(findings: Findings) -> Markup:
         rows.append(
             [
                 c.arm, amount(c.fit_seconds), amount(c.generator_seconds), amount(c.samples, 0),
-                amount(c.passes_per_sample, 2), amount(c.train_seconds), amount(c.wait_seconds), points(c.gain), price,
+                amount(c.passes_per_sample, 2), amount(c.train_seconds), amount(c.wait_seconds),
+                points(c.gain, metric=metric), price,
             ]
         )  # fmt: skip
     heads = [
         "arm", "fit of the generator, s", "generation, s", "samples made", "passes per trained sample", "training, s",
-        "waiting, s", f"gain over {findings.verdict.real_only or 'real only'}, points", "price of a point, s",
+        "waiting, s", f"gain over {findings.verdict.real_only or 'real only'}{metric.difference_unit}",
+        "price of a point, s" if metric.share else "price of 1% better, s",
     ]  # fmt: skip
     caption = (
         "Means over runs. Fit and generation count for every run that used what was made, whoever made it. Price: "
-        "seconds of fit and generation for each percentage point gained over real data alone; none without a gain."
+        f"seconds of fit and generation for each {_STEP[metric.share]} gained over real data alone; none without a "
+        "gain."
     )
     return table(heads, rows, caption)
 

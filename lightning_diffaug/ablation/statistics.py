@@ -51,6 +51,12 @@ class Difference(Estimate):
     effect: float | None = None
 
     @property
+    def negated(self) -> Difference:
+        """The same difference the other way round."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Difference(self.n, -self.mean, low, high, self.p, None if self.effect is None else -self.effect)
+
+    @property
     def above(self) -> bool:
         """Whether the interval is above 0."""
         return self.low is not None and self.low > 0

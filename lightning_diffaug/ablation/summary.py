@@ -131,13 +131,22 @@ def write_runs(runs: Sequence[Run], path: Path) -> None:
     _write(path, columns, rows)
 
 
-def write_summary(arms: Sequence[ArmSummary], path: Path) -> None:
+def write_summary(arms: Sequence[ArmSummary], path: Path, judged: Mapping[str, str] | None = None) -> None:
     """Writes one row an arm, with its scores on test data.
 
     ``mean``, ``ci95_low`` and ``ci95_high`` are of ``test/acc`` as a share of 1; those of ``test/<metric>`` are
     prefixed with ``<metric>_``. Fields are empty where there is no value, or no interval (fewer than three seeds).
-    ``steps`` and ``generator_seconds`` are means over the arm's runs.
+    ``steps`` and ``generator_seconds`` are means over the arm's runs. Where a sweep is judged by another metric than
+    one of classification, a last column ``metric`` says what ``mean`` is of: ``test/acc`` where an arm has it, else
+    what it is judged by.
+
+    Args:
+        arms: All of the sweep.
+        path: The file.
+        judged: Task → the test metric that it is judged by, where that is none of classification.
     """
+    judged = judged or {}
+    main = {arm.arm: MAIN if MAIN in arm.estimates else judged.get(arm.task, MAIN) for arm in arms}
     found = {key for arm in arms for key in arm.estimates if key.startswith("test/") and key not in _NO_SCORES}
     metrics = dict.fromkeys([*_FIRST, *sorted(found)])
     prefixes = {key: "" if key == MAIN else key.removeprefix("test/") + "_" for key in metrics}
@@ -149,8 +158,13 @@ def write_summary(arms: Sequence[ArmSummary], path: Path) -> None:
             estimate = arm.estimates[key]
             for column, value in zip(_INTERVAL, (estimate.mean, estimate.low, estimate.high), strict=True):
                 row[prefixes[key] + column] = value
+                if key == main[arm.arm]:
+                    row[column] = value
+        if judged:
+            row["metric"] = main[arm.arm]
         rows.append(row)
     others = [prefix + column for prefix in prefixes.values() if prefix for column in _INTERVAL]
+    others += ["metric"] if judged else []
     _write(path, ["arm", "fraction", "seeds", *_INTERVAL, "steps", "generator_seconds", *others], rows)
 
 

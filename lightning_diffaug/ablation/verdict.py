@@ -132,7 +132,9 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
         return replace(empty, sentence=f"Nothing to judge: no run has {metric.key('test')}.")
     corrected = is_corrected(every, metric)
     key = metric.key("val", corrected)
-    best, chosen, real = best_on_validation(baselines, key), best_on_validation(judged, key), real_only(scored)
+    lower = metric.lower
+    best, chosen = best_on_validation(baselines, key, lower), best_on_validation(judged, key, lower)
+    real = real_only(scored)
     known = replace(
         empty,
         corrected=corrected,
@@ -145,7 +147,7 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
     if best.arm is None or chosen.arm is None:
         comparisons = compare(every, _unique(real, best.arm), metric, corrected)
         return replace(known, sentence=_why_not(judged, baselines, key), comparisons=comparisons)
-    arm, control, zero = chosen.arm, control_of(scored, chosen.arm, key), own_zero(scored, chosen.arm)
+    arm, control, zero = chosen.arm, control_of(scored, chosen.arm, key, lower), own_zero(scored, chosen.arm)
     timed = next((a for a in without_generator(every) if a.equal == "wall_clock" != arm.equal), None)
     comparisons = compare(every, _unique(real, best.arm, control.arm, zero, timed), metric, corrected)
 
@@ -168,7 +170,7 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
         control=control.arm,
         to_control=minus(arm, control.arm),
         control_to_best=minus(control.arm, best.arm) if control.arm else None,
-        best_is_zero=is_zero_better(zero, arm, key),
+        best_is_zero=is_zero_better(zero, arm, key, lower),
         timed=timed,
         to_timed=minus(arm, timed),
     )

@@ -169,7 +169,8 @@ def test_metrics_that_a_task_lacks_leave_their_fields_empty(tmp_path: Path, writ
         write_run(seed, seed=seed, miou=0.5)
     report = write_report(tmp_path / "sweep")
     (row,) = _rows(report.folder / "summary.csv")
-    assert (row["mean"], row["acc_balanced_mean"], row["miou_mean"]) == ("", "", "0.5")
+    assert (row["mean"], row["acc_balanced_mean"], row["miou_mean"]) == ("0.5", "", "0.5")
+    assert row["metric"] == "test/miou"
     assert "balanced accuracy" not in report.text
 
 
