@@ -23,6 +23,7 @@ from lightning_diffaug.generators.schedulers import SCHEDULERS
 from lightning_diffaug.generators.weights import weights_hash
 
 if TYPE_CHECKING:
+    from lightning_diffaug.generators.captioner import Captioner
     from lightning_diffaug.generators.composed import ComposedGenerator
     from lightning_diffaug.generators.control import ControlGenerator
     from lightning_diffaug.generators.distilled import DistilledGenerator
@@ -41,6 +42,7 @@ __all__ = [
     "SOURCES",
     "START",
     "Bindable",
+    "Captioner",
     "Codec",
     "ComposedGenerator",
     "Condition",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Captioner": "captioner",
     "ComposedGenerator": "composed",
     "ControlGenerator": "control",
     "DenoiserFit": "fit_module",

@@ -56,7 +56,8 @@ class Generator(Protocol):
 
         Returns:
             Field name → n samples; continuous fields are float32 in [-1, 1], or not finite where a sample
-            failed. A bare tensor stands for the only continuous field of the data.
+            failed. A bare tensor stands for the only continuous field of the data. For a field that is a text, n texts
+            that were made; without them a sample's text is its prompt.
         """
         ...
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.conditions import take
+from lightning_diffaug.conditions.captions import PROMPT
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates import Gate, Judged, judge
 from lightning_diffaug.gates.chain import compares
@@ -42,7 +43,8 @@ def made_in_pass(
     rows = [row for row, _ in tries]
     wanted = take(condition, rows)
     seeds = [row_seed(recipe.pool_seed, slot, row, number) for row, number in tries]
-    samples, given, wrong_shape = _generate(recipe, wanted, seeds)
+    samples, given, texts, wrong_shape = _generate(recipe, wanted, seeds)
+    wanted = {**wanted, **texts}
     if wrong_shape:
         return Pass(rows, wanted, seeds, {}, {}, [Judged(wrong_shape) for _ in rows])
     objected = getattr(recipe.generator, "objected", None)
@@ -116,8 +118,8 @@ def stored(spec: SampleSpec, made: Pass, i: int) -> dict[str, Tensor]:
 
 def _generate(
     recipe: Recipe, condition: Mapping[str, Any], seeds: Sequence[int]
-) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
-    """Samples, and what was given, by field name on the CPU; what is wrong with their shapes ("" where nothing is).
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, list[str]], str]:
+    """Samples, what was given, and texts that were made, by field name; what is wrong with them ("" where nothing is).
 
     A field that the generator does not make and that is in the condition, a real sample's mask, is stored as it was
     given, so that pairs stay pairs. Gates see it among the samples, in their range.
@@ -133,9 +135,15 @@ def _generate(
     if isinstance(made, Tensor):
         made = {next((field.name for field in fields if field.name not in condition), fields[0].name): made}
     if not isinstance(made, Mapping):
-        return {}, {}, f"shape: a {type(made).__name__} in place of tensors"
+        return {}, {}, {}, f"shape: a {type(made).__name__} in place of tensors"
     samples: dict[str, Tensor] = {}
     given: dict[str, Tensor] = {}
+    texts = {field.name: list(made[field.name]) for field in recipe.spec.texts if field.name in made}
+    for name, of in texts.items():
+        if len(of) != len(seeds) or not all(isinstance(text, str) for text in of):
+            return {}, {}, {}, f"shape: {name!r} is not a text for each of {len(seeds)} samples"
+    if texts:
+        texts[PROMPT] = next(iter(texts.values()))  # what gates hold a sample against
     for field in fields:
         value = made.get(field.name)
         wanted = (len(seeds), *field.shape)
@@ -149,11 +157,11 @@ def _generate(
             samples[field.name] = field.to_unit(told).clamp(-1.0, 1.0)  # a range is found on some of the data
             continue
         if not isinstance(value, Tensor):
-            return {}, {}, f"shape: no tensor {field.name!r}"
+            return {}, {}, {}, f"shape: no tensor {field.name!r}"
         if tuple(value.shape) != wanted:
-            return {}, {}, f"shape: {field.name!r} is {tuple(value.shape)} in place of {wanted}"
+            return {}, {}, {}, f"shape: {field.name!r} is {tuple(value.shape)} in place of {wanted}"
         samples[field.name] = value.detach().to("cpu", torch.float32)
-    return samples, given, ""
+    return samples, given, texts, ""
 
 
 def _plain(condition: Mapping[str, Any], row: int) -> dict[str, Any]:
