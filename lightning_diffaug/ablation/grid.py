@@ -26,6 +26,7 @@ class Job:
         own: Keys that the arm's entry sets, and that are no further mark of it.
         ignores: Overrides of the whole sweep with these keys do not reach it: the arm says otherwise.
         wants: Synthetic fraction, where it is a number; 0 without one.
+        place: The values of what is swept for all arms but the fraction: of one place there is one training set.
     """
 
     arm: str
@@ -34,6 +35,7 @@ class Job:
     own: tuple[str, ...]
     ignores: frozenset[str]
     wants: float
+    place: tuple[str, ...] = ()
 
 
 def as_override(value: Any) -> str:
@@ -136,8 +138,8 @@ def _of_arm(
         if NAME in entry:
             overrides.append(f"arm_name={as_override(name)}")
         place = tuple(chosen.get(key, outer[key][0]) for key in outer)
-        job = Job(label, chosen.get(SEED, ""), tuple(overrides), own, frozenset(sets), _number(chosen.get(FRACTION)))
-        found.append((place, job))
+        seed, wants = chosen.get(SEED, ""), _number(chosen.get(FRACTION))
+        found.append((place, Job(label, seed, tuple(overrides), own, frozenset(sets), wants, place)))
     return found
 
 

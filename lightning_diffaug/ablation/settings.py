@@ -23,6 +23,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             f"ablation.fidelity_seeds={seeds!r} is no whole number from 0: of so many seeds synthetic samples are "
             "measured. Set ablation.fidelity_seeds to e.g. 1, or to 0 for none."
         )
+    workers = settings.get("workers")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ConfigurationError(
+            f"ablation.workers={workers!r} is no whole number from 1: so many runs of a sweep are made side by side. "
+            "Set ablation.workers to e.g. 2, to 1 for one after the other, or to null for as many as the cores allow."
+        )
     if equal not in (None, *EQUAL):
         raise ConfigurationError(
             f"ablation.equal={equal!r} is none of {', '.join(EQUAL)}: it is what all arms have in common. Set "

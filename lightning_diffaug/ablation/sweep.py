@@ -13,16 +13,21 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from lightning_diffaug.ablation.caveats import fitted_to
 from lightning_diffaug.ablation.equal_time import equal_time_jobs
 from lightning_diffaug.ablation.grid import ARM, SEED, Job, jobs, reaches
 from lightning_diffaug.ablation.identity import arm_folder, is_finished, write_jobs
+from lightning_diffaug.ablation.launch import Launch, Task
+from lightning_diffaug.ablation.schedule import TrainingSet
 from lightning_diffaug.ablation.settings import check_settings
 from lightning_diffaug.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
 _LOCK = ".sweep.lock"
+_NOT_OF_A_RUN = (ARM, "ablation.arms", "ablation.workers")
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,13 @@ class _Ablation:
     def __init__(self, sweeper: Any, arguments: Sequence[str]) -> None:
         self._config: DictConfig = sweeper.config
         self._loader = sweeper.hydra_context.config_loader
-        self._launcher = sweeper.launcher
         self._asked = _Asked.of(OverridesParser.create(config_loader=self._loader).parse_overrides(list(arguments)))
         self._arguments = list(arguments)
-        self._measured: set[str] = set()  # arms with synthetic samples
+        self._synthetic: set[str] = set()  # arms with synthetic samples
+        self._places: dict[tuple[str, ...], str] = {}  # what is swept beside the arms → what a generator is fitted to
         self.folder = Path(self._config.hydra.sweep.dir)
         self._done = 0
-        self._results: list[Any] = []
+        self._launching = Launch(sweeper)
 
     def run(self) -> list[Any]:
         """All jobs, then those of equal time."""
@@ -93,14 +98,15 @@ class _Ablation:
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self._config, self.folder / "multirun.yaml")
         write_jobs(self.folder, [folders[job] for job in order], self._about())
-        self._launch(every, folders)
-        if settings.equal in ("steps", "wall_clock") and settings.equal_time_limit:
-            further = equal_time_jobs(self.folder, every, folders, settings)
-            if further:
-                more = self._folders(further)
-                write_jobs(self.folder, [*(folders[job] for job in order), *more.values()], self._about())
-                self._launch(further, more)
-        return self._results
+        with self._launching as launching:
+            self._launch(every, folders)
+            if settings.equal in ("steps", "wall_clock") and settings.equal_time_limit:
+                further = equal_time_jobs(self.folder, every, folders, settings)
+                if further:
+                    more = self._folders(further)
+                    write_jobs(self.folder, [*(folders[job] for job in order), *more.values()], self._about())
+                    self._launch(further, more)
+        return launching.results
 
     def _about(self) -> dict[str, Any]:
         return {"overrides": self._arguments, "arms": OmegaConf.to_container(self._config.ablation.arms)}
@@ -145,7 +151,7 @@ class _Ablation:
         whole = [
             f"{key}={value}"
             for key, value in self._asked.fixed.items()
-            if key not in (ARM, "ablation.arms") and reaches(key.lstrip("+~"), job)
+            if key not in _NOT_OF_A_RUN and reaches(key.lstrip("+~"), job)
         ]
         measuring = ("callbacks",) if self._measures(job) else ()
         own = [f"ablation.own=[{','.join((*job.own, *measuring))}]"] if job.own or measuring else []
@@ -154,7 +160,7 @@ class _Ablation:
     def _measures(self, job: Job) -> bool:
         """Whether the fidelity of what a job was trained on is measured."""
         seeds = self._asked.swept.get(SEED, [job.seed])[: self._config.ablation.fidelity_seeds]
-        return job.seed in seeds and job.arm in self._measured and "callbacks" not in self._asked.fixed
+        return job.seed in seeds and job.arm in self._synthetic and "callbacks" not in self._asked.fixed
 
     def _composed(self, job: Job) -> DictConfig:
         composed: DictConfig = self._loader.load_sweep_config(self._config, self._overrides(job))
@@ -179,7 +185,7 @@ class _Ablation:
                 composed = self._composed(job)
                 of_arms[job.arm] = arm_folder(job.arm, composed)
                 if composed.data.synthetic_fraction != 0:
-                    self._measured.add(job.arm)
+                    self._synthetic.add(job.arm)
         return {job: f"{of_arms[job.arm]}/seed-{job.seed}" for job in every}
 
     # -- running
@@ -188,12 +194,35 @@ class _Ablation:
         left = [job for job in every if not is_finished(self.folder / folders[job])]
         if len(left) < len(every):
             log.info("%d of %d runs are finished already and are not run again", len(every) - len(left), len(every))
-        batch = [[*self._overrides(job), f"hydra.sweep.subdir='{folders[job]}'"] for job in left]
-        if batch:
-            self._results += self._launcher.launch(batch, initial_job_idx=self._done)
-            self._done += len(batch)
-        for result in self._results:
-            _ = result.return_value  # raises what a run raised
+        tasks = {
+            job: Task(
+                self._done + number,
+                (*self._overrides(job), f"hydra.sweep.subdir='{folders[job]}'"),
+                self.folder / folders[job],
+            )
+            for number, job in enumerate(left)
+        }
+        self._done += len(left)
+        self._launching.run(list(tasks.values()), self._training_sets(tasks))
+
+    def _training_sets(self, tasks: Mapping[Job, Task]) -> list[TrainingSet[Task]]:
+        """The tasks by what their generators are fitted to; those without synthetic samples apart."""
+        found: dict[str, tuple[list[Task], list[Task]]] = {}
+        for job, task in tasks.items():
+            if job.place not in self._places:
+                self._places[job.place] = self._fitted_to(job)
+            sharing, free = found.setdefault(self._places[job.place], ([], []))
+            (sharing if job.arm in self._synthetic else free).append(task)
+        return [TrainingSet(*both) for both in found.values()]
+
+    def _fitted_to(self, job: Job) -> str:
+        composed = self._composed(job)
+        try:
+            return fitted_to(
+                {key: OmegaConf.to_container(composed[key], resolve=True) for key in ("generator", "real")}
+            )
+        except (ValueError, OmegaConfBaseException):  # what only a run can resolve: each place counts as another
+            return repr(job.place)
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[str]:

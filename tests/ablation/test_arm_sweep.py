@@ -105,10 +105,20 @@ def test_a_killed_sweep_goes_on_where_it_was(killed: tuple[Path, dict[str, float
     ]
 
 
-def test_killed_and_resumed_equals_uninterrupted_from_an_empty_cache(again: tuple[Path, str], tmp_path: Path) -> None:
-    finish(start(tmp_path / "sweep", tmp_path / "cache"))
-    assert figures(tmp_path / "sweep") == figures(again[0] / "sweep")
-    assert all(row["test/evaluations"] == "1.0" for row in rows(tmp_path / "sweep"))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same sweep, not interrupted, from an empty cache, its runs made one after the other."""
+    root = tmp_path_factory.mktemp("whole")
+    finish(start(root / "sweep", root / "cache", "ablation.workers=1"))
+    return root / "sweep"
+
+
+def test_killed_and_resumed_side_by_side_equals_uninterrupted_one_by_one_from_an_empty_cache(
+    again: tuple[Path, str], whole: Path
+) -> None:
+    assert figures(whole) == figures(again[0] / "sweep")
+    assert all(row["test/evaluations"] == "1.0" for row in rows(whole))
+    assert finished(whole).keys() == finished(again[0] / "sweep").keys(), "of the same names"
 
 
 def test_the_samples_of_one_seed_are_measured_and_it_is_no_other_arm(again: tuple[Path, str]) -> None:
@@ -118,8 +128,8 @@ def test_the_samples_of_one_seed_are_measured_and_it_is_no_other_arm(again: tupl
     assert "Fidelity" in page
 
 
-def test_one_run_of_a_training_set_fills_the_pool_and_all_know_what_it_cost(again: tuple[Path, str]) -> None:
-    mixed = [row for row in rows(again[0] / "sweep") if row["arm"].startswith("mixed")]
+def test_one_run_of_a_training_set_fills_the_pool_and_all_know_what_it_cost(whole: Path) -> None:
+    mixed = [row for row in rows(whole) if row["arm"].startswith("mixed")]
     for seed in "01":
         made = [float(row["pool/generated"]) for row in mixed if row["seed"] == seed]
         assert sorted(made)[0] == 0, made
@@ -145,6 +155,29 @@ def test_a_changed_setting_is_a_new_arm_and_the_old_runs_stay(again: tuple[Path,
     assert before.items() <= after.items()
     (new,) = after.keys() - before.keys()
     assert [row["folder"] for row in rows(root / "sweep")] == [new]
+
+
+def test_a_worker_that_is_killed_loses_its_run_alone_and_an_interrupt_ends_all(tmp_path: Path) -> None:
+    process = start(tmp_path / "sweep", tmp_path / "cache", "seed=0,1,2,3", "ablation.workers=2")
+    sweep, killed = psutil.Process(process.pid), None
+    for _ in range(2400):
+        time.sleep(0.05)
+        workers = [child for child in sweep.children() if "lightning_diffaug.ablation.worker" in child.cmdline()]
+        if killed is None and len(workers) == 2 and finished(tmp_path / "sweep"):
+            killed = workers[0]
+            killed.kill()
+        lost = [path for path in tmp_path.glob("sweep/*/*/failed.json") if "SIGKILL" in path.read_text()]
+        if lost and len(workers) == 2:
+            break
+    family = sweep.children(recursive=True)
+    assert killed not in workers, "another goes on"
+    assert len(lost) == 1
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "goes on where it was" in said
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
 
 
 def test_more_steps_are_not_given_to_arms_with_longer_epochs(tmp_path: Path) -> None:
