@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_a_report_of_a_distance_recomputes_from_its_runs(tmp_path: Path) -> None
 
 
 def test_scores_without_a_modality_have_a_table(tmp_path: Path) -> None:
-    more = {"acc": 0.9, "acc_without_audio": 0.6, "acc_without_video": 0.7, "sync_error_without_video": 0.25}
+    more: dict[str, Any] = {"acc": 0.9, "acc_without_audio": 0.6, "acc_without_video": 0.7, "sync_error_without_video": 0.25}
     config_of = _sweep(tmp_path / "sweep", "sync_error", {0.0: 0.08, 0.5: 0.05}, 0.002, **more)
     report = write_report(config_of, metric="sync_error")
     text = (report.folder / "report.html").read_text(encoding="utf-8")

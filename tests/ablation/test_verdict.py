@@ -369,7 +369,7 @@ def test_where_there_is_nothing_to_compare_the_sentence_says_so(arms: Sequence[P
 
 
 def test_runs_without_the_metric_are_not_judged() -> None:
-    (verdict,) = judge_each(summarise(planted_runs(HELPS, metric="miou")))
+    (verdict,) = judge_each(summarise(planted_runs(HELPS, metric="f1")))
     assert (verdict.kind, verdict.sentence) == ("not_judged", "Nothing to judge: no run has test/acc_balanced.")
 
 
