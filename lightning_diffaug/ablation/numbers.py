@@ -10,6 +10,8 @@ from lightning_diffaug.ablation.metric import Metric
 from lightning_diffaug.ablation.statistics import Difference, Estimate
 
 NONE = "n/a"
+_ROUNDING = 1e-9
+"""Of a mean: an interval so narrow is that of equal values."""
 
 
 def rounded(value: float, digits: int, sign: str = "") -> str:
@@ -45,6 +47,8 @@ def in_units(estimate: Estimate | None, sign: str = "") -> str:
     if estimate is None:
         return NONE
     half, mean = estimate.half_width, estimate.mean
+    if half is not None and half <= _ROUNDING * abs(mean):
+        return f"{mean:{sign}.3g} ± 0"
     digits = 1 if half else 2
     size = half or abs(mean)
     if not size or not math.isfinite(size):

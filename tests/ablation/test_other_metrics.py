@@ -113,7 +113,12 @@ def test_a_report_of_a_distance_recomputes_from_its_runs(tmp_path: Path) -> None
 
 
 def test_scores_without_a_modality_have_a_table(tmp_path: Path) -> None:
-    more: dict[str, Any] = {"acc": 0.9, "acc_without_audio": 0.6, "acc_without_video": 0.7, "sync_error_without_video": 0.25}
+    more: dict[str, Any] = {
+        "acc": 0.9,
+        "acc_without_audio": 0.6,
+        "acc_without_video": 0.7,
+        "sync_error_without_video": 0.25,
+    }
     config_of = _sweep(tmp_path / "sweep", "sync_error", {0.0: 0.08, 0.5: 0.05}, 0.002, **more)
     report = write_report(config_of, metric="sync_error")
     text = (report.folder / "report.html").read_text(encoding="utf-8")
@@ -143,6 +148,7 @@ def test_numbers_that_are_no_share_have_as_many_digits_as_their_interval_has() -
     assert in_units(Estimate(5, 6.314e-6, 5.894e-6, 6.734e-6)) == "(6.31 ± 0.42)e-06"
     assert in_units(Estimate(1, 0.0123456)) == "0.0123"
     assert in_units(None) == "n/a"
+    assert in_units(Estimate(5, 0.028, 0.028 - 3e-18, 0.028 + 3e-18)) == "0.028 ± 0"
     assert as_difference(Difference(5, -0.031, -0.034, -0.028), metric_of("sync_error")) == "-0.0310 ± 0.0030 s"
     assert as_difference(Difference(5, 0.021, 0.012, 0.030), metric_of("miou")) == "+2.1 ± 0.9 points"
 
