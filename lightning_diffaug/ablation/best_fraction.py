@@ -46,6 +46,7 @@ class BestFraction:
         unimodal: Where the isotonic fit that rises and then falls is highest: first and last fraction of its top.
         flat: The interval covers most of the range (three quarters): scores do not tell one fraction from another.
         curve: Points (fraction, score) of the fit, for a plot; () without an estimate.
+        lower: Less is better: the best is where the fit is lowest.
     """
 
     family: str
@@ -61,6 +62,7 @@ class BestFraction:
     unimodal: tuple[float, float] | None = None
     flat: bool = False
     curve: tuple[tuple[float, float], ...] = ()
+    lower: bool = False
 
     @property
     def sentence(self) -> str:
@@ -79,7 +81,8 @@ class BestFraction:
         if self.unimodal is not None and not (self.low <= self.unimodal[1] and self.unimodal[0] <= self.high):
             first, last = (f"{x:.2g}" for x in self.unimodal)
             at = first if first == last else f"{first} to {last}"
-            return f"{said}; a fit that only rises and then falls is highest at {at}: a parabola does not fit well."
+            shape = "falls and then rises is lowest" if self.lower else "rises and then falls is highest"
+            return f"{said}; a fit that only {shape} at {at}: a parabola does not fit well."
         return f"{said}."
 
 
@@ -111,7 +114,7 @@ def _best(family: str, arms: Sequence[ArmSummary], key: str, seed: int, resample
     scores = np.array([[sign * arm.values[key][s] for arm in arms] for s in common]).reshape(len(common), len(arms))
     fractions = np.array([arm.fraction for arm in arms])
     means = tuple(float(sign * x) for x in scores.mean(axis=0)) if common else ()
-    found = BestFraction(family, key, tuple(map(float, fractions)), means, len(common))
+    found = BestFraction(family, key, tuple(map(float, fractions)), means, len(common), lower=sign < 0)
     if len(arms) < MIN_FRACTIONS:
         return replace(found, reason=f"as there are {len(arms)} fractions, and it takes {MIN_FRACTIONS}")
     if len(common) < MIN_FOR_INTERVAL:

@@ -85,6 +85,7 @@ def test_of_several_fractions_the_one_of_least_distance_on_validation_is_judged(
     arms = summarise(read_sweep(_sweep(tmp_path, "chamfer", {0.0: 0.02, 0.25: 0.012, 0.5: 0.016}, 0.0004)).runs)
     (found,) = find(arms)
     assert found.verdict.fraction == 0.25
+    assert "a fit that only falls and then rises is lowest at 0.25" in found.best[0].sentence
     gain = next(c for c in found.costs if c.arm == found.verdict.arm).gain
     if gain is not None:
         assert gain.mean == pytest.approx(0.008, abs=0.001)
