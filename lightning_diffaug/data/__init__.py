@@ -9,9 +9,11 @@ from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.digits import DigitsDataModule
 from lightning_diffaug.data.image_folder import ImageFolderDataModule
 from lightning_diffaug.data.image_text import ImageTextDataModule
+from lightning_diffaug.data.mask_boxes import MaskBoxes
 from lightning_diffaug.data.point_augment import CloudAugment, ScanOf
 from lightning_diffaug.data.point_cloud import PointCloudDataModule
 from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaugment
+from lightning_diffaug.data.segmentation import SegmentationDataModule
 from lightning_diffaug.data.sound_augment import SoundAugment
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
@@ -26,9 +28,11 @@ __all__ = [
     "ImageDataset",
     "ImageFolderDataModule",
     "ImageTextDataModule",
+    "MaskBoxes",
     "PointCloudDataModule",
     "RealDataModule",
     "ScanOf",
+    "SegmentationDataModule",
     "SmallAffine",
     "SoundAugment",
     "Splits",

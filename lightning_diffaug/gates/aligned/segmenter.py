@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from lightning_diffaug.gates.aligned.cross_fit import CrossFitted, Pair
 from lightning_diffaug.gates.aligned.fields import class_count, class_numbers
 from lightning_diffaug.generators.augment import RandomAffine
+from lightning_diffaug.segmentation_network import SmallFCN
 from lightning_diffaug.spec import FieldSpec
 
 _LARGE = 16  # sides from which features have half the resolution
 
 
-class Segmenter(nn.Module):
-    """Images float32 (n, C, H, W) in [-1, 1] → logits (n, classes, h, w), with torchvision's `FCNHead`.
+class Segmenter(SmallFCN):
+    """Images float32 (n, C, H, W) in [-1, 1] → logits (n, classes, h, w).
 
     Args:
         channels: Of an image.
@@ -29,21 +30,8 @@ class Segmenter(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int, width: int, size: int, mask: FieldSpec) -> None:
-        from torchvision.models.segmentation.fcn import FCNHead  # slow to import, and only this gate needs it
-
-        super().__init__()
+        super().__init__(channels, classes, width, 2 if min(size, *mask.shape[-2:]) >= _LARGE else 1)
         self.size, self.classes, self.mask = size, classes, mask
-        stride = 2 if min(size, *mask.shape[-2:]) >= _LARGE else 1
-        self.body = nn.Sequential(
-            *_layer(channels, width), *_layer(width, 2 * width, stride), *_layer(2 * width, 4 * width),
-            *_layer(4 * width, 4 * width, dilation=2),
-        )  # fmt: skip
-        self.head = FCNHead(4 * width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits at the resolution that is looked at."""
-        logits: Tensor = self.head(self.body(x))
-        return functional.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
 
     def seen(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What is looked at: images averaged down, and class numbers, int64 (n, h, w)."""
@@ -57,11 +45,6 @@ class Segmenter(nn.Module):
             resized = functional.interpolate(numbers[:, None].float(), size=image.shape[2:], mode="nearest-exact")
             numbers = resized[:, 0].long()
         return image, numbers
-
-
-def _layer(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 class FittedSegmenter(CrossFitted):
