@@ -157,12 +157,19 @@ def test_a_changed_setting_is_a_new_arm_and_the_old_runs_stay(again: tuple[Path,
     assert [row["folder"] for row in rows(root / "sweep")] == [new]
 
 
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "lightning_diffaug.ablation.worker" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
+
+
 def test_a_worker_that_is_killed_loses_its_run_alone_and_an_interrupt_ends_all(tmp_path: Path) -> None:
     process = start(tmp_path / "sweep", tmp_path / "cache", "seed=0,1,2,3", "ablation.workers=2")
     sweep, killed = psutil.Process(process.pid), None
     for _ in range(2400):
         time.sleep(0.05)
-        workers = [child for child in sweep.children() if "lightning_diffaug.ablation.worker" in child.cmdline()]
+        workers = [child for child in sweep.children() if is_worker(child)]
         if killed is None and len(workers) == 2 and finished(tmp_path / "sweep"):
             killed = workers[0]
             killed.kill()
