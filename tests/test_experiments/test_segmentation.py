@@ -52,7 +52,7 @@ def test_images_after_real_masks(tmp_path: Path) -> None:
 
 
 def test_image_and_mask_jointly(tmp_path: Path) -> None:
-    figures, made = _run(tmp_path, "generator.conditions={}")
+    figures, made = _run(tmp_path, "generator.conditions=null")
     assert figures["mix/achieved_fraction"] == 0.5
     assert made["mask"].dtype == torch.int64
     assert set(made["mask"].unique().tolist()) <= set(range(5))
