@@ -212,7 +212,7 @@ def _spec_of(name: str, path: str, leaf: Any) -> FieldSpec:
     dims = tuple(tensor.shape)
     dims = {"hwc": dims[-1:] + dims[:-1], "hw": (1, *dims)}.get(layout, dims)
     low, high = (0.0, 255.0) if tensor.dtype == torch.uint8 else (0.0, 1.0)
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point() and tensor.ndim < 2:
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point() and (tensor.ndim < 2 or name == IMAGE):
         raise SampleStructureError(
             f"field {path!r} is of dtype {tensor.dtype}, and generators make continuous values: uint8 or floating, or "
             "masks of class numbers, which have two axes or more. Let the dataset convert it (give the result as raw= "

@@ -38,6 +38,7 @@ NEEDED = {
     "generator=none": ["data.synthetic_fraction=0"],
     "model=completion": ["real=point_cloud", "loss=none"],
     "model=dual_encoder": ["real=image_text", "loss=none", "data.balance=none", "data.allocation=as_real"],
+    "model=segmenter": ["real=segmentation", "loss=none"],
     "model=streams": ["real=audio_video", "loss=none"],
     "real=image_folder": ["real.root=somewhere"],
     "trainer=gpu": ["trainer.accelerator=cpu"],

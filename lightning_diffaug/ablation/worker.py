@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -44,14 +43,14 @@ def _work(channel: Connection) -> int:
     from hydra.core.utils import configure_log, setup_globals
     from omegaconf.basecontainer import BaseContainer
 
-    setup: Setup = pickle.loads(channel.recv_bytes())
+    setup: Setup = channel.recv()
     setup_globals()
     Singleton.set_state({"instances": setup.singletons, "omegaconf_resolvers": BaseContainer._resolvers})
     task = found_task(setup.task)
     while True:
-        order: Order = pickle.loads(channel.recv_bytes())
+        order: Order = channel.recv()
         configure_log(setup.config.hydra.hydra_logging, setup.config.hydra.verbose)
-        channel.send_bytes(pickle.dumps(_run(setup, task, order.number, order.overrides)))
+        channel.send(_run(setup, task, order.number, order.overrides))
 
 
 def _run(setup: Setup, task: Callable[..., Any], number: int, overrides: Sequence[str]) -> Answer:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TextIO
@@ -91,7 +91,7 @@ class _Worker:
 
     def give(self, task: Task) -> None:
         self.task = task
-        self.send(pickle.dumps(Order(task.number, task.overrides)))
+        self.send(bytes(ForkingPickler.dumps(Order(task.number, task.overrides))))
 
     def send(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended, which is noticed anyway
@@ -99,7 +99,7 @@ class _Worker:
 
     def receive(self) -> None:
         try:
-            answer = pickle.loads(self.channel.recv_bytes())
+            answer = self.channel.recv()
             assert self.task is not None
             self.results.append(_record(self.task, answer))
             self.task = None
@@ -133,7 +133,7 @@ class Workers:
 
     def __init__(self, setup: Setup, count: int) -> None:
         try:
-            self._setup = pickle.dumps(setup)
+            self._setup = bytes(ForkingPickler.dumps(setup))
         except Exception as error:
             raise ConfigurationError(
                 f"ablation.workers={count}: the sweep's settings cannot be handed to another process ({error}); a "

@@ -90,7 +90,8 @@ def test_a_generator_that_lacks_something_says_what_before_anything_starts(name:
     root, run = alone[0] / name, alone[1][name]
     assert run["code"] == 1, run["said"]
     assert "Traceback" not in run["said"]
-    assert ("generator.url" if name == "remote" else "generator.model") in run["said"]
+    needed = {"remote": "generator.url", "captioner": "generator.text"}
+    assert needed.get(name, "generator.model") in run["said"]
     if model := CONF[name].get("model"):
         assert f"hf download {model} --include" in run["said"]
         assert "--local-dir FOLDER" in run["said"]
