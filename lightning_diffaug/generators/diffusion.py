@@ -407,7 +407,7 @@ class DiffusionGenerator:
             GeneratorError: Nothing was fitted or loaded, or the condition does not fit.
         """
         spec = self._data_spec
-        told = self._given.told(condition if spec is None else self._codecs.condition(condition, spec))
+        told = self._given.told(condition if spec is None else self._codecs.condition(condition, spec, self.given))
         samples = self.sampler(told, seeds, self.batch_size, self._step_done, self._guidance())
         joint = torch.split(samples, list(self._channels.values()), dim=1)
         made = {name: part.contiguous() for name, part in zip(self._channels, joint, strict=True)}

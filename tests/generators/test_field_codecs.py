@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,18 @@ def test_real_samples_are_varied_through_a_codec(tmp_path: Path) -> None:
     start = masks.unit("mask", torch.arange(24))
     made = generator.generate({"start": start}, list(range(24)))
     assert float((MASK.from_unit(made["mask"]) == whole.raw("mask")[:24]).float().mean()) > 0.95
+
+
+def test_a_real_image_is_varied_after_a_given_mask_that_is_encoded(tmp_path: Path) -> None:
+    classes = replace(MASK, name="classes", path="classes")  # "mask" says which part of a start is kept
+    whole = halves()
+    pairs = Snapshot(SampleSpec((IMAGE, classes)), {"image": whole.raw("image"), "classes": whole.raw("mask")})
+    codecs, conditions = {"classes": OneHot(3)}, {"classes": "concat"}
+    generator = fitted(pairs, tmp_path, conditions=conditions, codecs=codecs, strength=0.1)
+    start = whole.unit("image", torch.arange(24))
+    made = generator.generate({"start": start, "classes": whole.raw("mask")[:24]}, list(range(24)))
+    assert made["image"].shape == start.shape
+    assert float((made["image"] - start).abs().mean()) < 0.2
 
 
 def test_two_encoded_fields_cannot_start_from_real_samples() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -165,12 +165,13 @@ class Codecs:
             raise GeneratorError(f"{KEY}.{name} encoded to {tuple(encoded.shape)} in place of {wanted}.")
         return encoded.to(torch.float32)
 
-    def condition(self, condition: Condition, spec: SampleSpec) -> dict[str, Any]:
+    def condition(self, condition: Condition, spec: SampleSpec, given: Collection[str] = ()) -> dict[str, Any]:
         """A condition as planners give it, encoded: values of its fields, and the real samples that it starts from.
 
         Args:
             condition: Raw values by field name; `START` and `OTHER` in [-1, 1], as a tensor where one field is made.
             spec: The fields of the data.
+            given: Those that are conditions: no sample starts from them.
 
         Raises:
             ConfigurationError: A part of a sample is to be kept (`MASK`) of a field that is encoded.
@@ -178,6 +179,7 @@ class Codecs:
         if not self._codecs:
             return dict(condition)
         told = dict(condition)
+        made = [field for field in spec.continuous if field.name not in given]
         for name in self._codecs:
             if spec[name].is_text and name not in told and PROMPT in told:
                 told[name] = told[PROMPT]
@@ -186,22 +188,22 @@ class Codecs:
                     told[key] = self.encode(name, told[key], spec[name])
         for key in (START, OTHER):
             if key in told:
-                told[key] = self._started(told[key], spec)
-        if START in told and MASK in told:
+                told[key] = self._started(told[key], made)
+        if START in told and MASK in told and any(field.name in self._codecs for field in made):
             raise ConfigurationError(
                 f"a part of each sample is to be kept, and {KEY} turns samples into tensors in which it has no place. "
                 "Set generator.repaint=null, or leave the codecs out."
             )
         return told
 
-    def _started(self, start: Any, spec: SampleSpec) -> Any:
+    def _started(self, start: Any, made: Sequence[FieldSpec]) -> Any:
+        def encoded(field: FieldSpec, value: Tensor) -> Tensor:
+            return self.encode(field.name, field.from_unit(value), field) if field.name in self._codecs else value
+
         if isinstance(start, Tensor):
-            made = [field for field in spec.continuous if field.name in self._codecs]
-            return self.encode(made[0].name, made[0].from_unit(start), made[0]) if len(made) == 1 else start
-        return {
-            name: self.encode(name, spec[name].from_unit(value), spec[name]) if name in self._codecs else value
-            for name, value in start.items()
-        }
+            return encoded(made[0], start) if len(made) == 1 else start
+        fields = {field.name: field for field in made}
+        return {name: encoded(fields[name], value) if name in fields else value for name, value in start.items()}
 
     def decode(self, samples: Mapping[str, Tensor], spec: SampleSpec) -> dict[str, Tensor]:
         """Made samples by field name as `Generator.generate` returns them: float32 in [-1, 1] of the data's range."""
