@@ -4,7 +4,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.audio import AudioDataModule
 from lightning_diffaug.data.audio_video import AudioVideoDataModule
 from lightning_diffaug.data.augment import SmallAffine, classical
-from lightning_diffaug.data.base import RealDataModule, Splits
+from lightning_diffaug.data.base import RealDataModule
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.digits import DigitsDataModule
 from lightning_diffaug.data.image_folder import ImageFolderDataModule
@@ -15,6 +15,7 @@ from lightning_diffaug.data.point_cloud import PointCloudDataModule
 from lightning_diffaug.data.policies import autoaugment, randaugment, trivialaugment
 from lightning_diffaug.data.segmentation import SegmentationDataModule
 from lightning_diffaug.data.sound_augment import SoundAugment
+from lightning_diffaug.data.split_module import Splits
 from lightning_diffaug.data.torchvision_sets import TorchvisionDataModule
 
 __all__ = [

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import Dataset
 
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.selection import few_shot, minority_classes
+from lightning_diffaug.data.split_module import SplitDataModule, Splits
 from lightning_diffaug.errors import ConfigurationError
 
 Sample = dict[str, Any]
@@ -88,16 +85,11 @@ def _chosen(values: Any, indices: Sequence[int]) -> Any:
     return [values[i] for i in indices]
 
 
-@dataclass(frozen=True)
-class AlignedSplits:
-    """A whole data set, divided once and for all."""
-
-    train: AlignedDataset
-    val: AlignedDataset
-    test: AlignedDataset
+AlignedSplits = Splits[AlignedDataset]
+"""A whole data set, divided once and for all."""
 
 
-class AlignedDataModule(LightningDataModule):
+class AlignedDataModule(SplitDataModule[AlignedDataset]):
     """Real samples of several modalities; a subclass says how they are loaded and converted.
 
     Batches are dicts of what `conversion` makes. The split is fixed; `seed` decides which training samples are kept.
@@ -133,12 +125,6 @@ class AlignedDataModule(LightningDataModule):
         self.shots = shots
         self.seed = seed
         self.augment = augment
-        self._splits: AlignedSplits | None = None
-
-    @abstractmethod
-    def load(self) -> AlignedSplits:
-        """Reads the data set: complete, raw (no transform), with its fixed split."""
-        raise NotImplementedError
 
     def conversion(self, sample: Sample) -> Sample:
         """From a raw sample to what the model takes, without augmentation; as it is by default."""
@@ -156,48 +142,19 @@ class AlignedDataModule(LightningDataModule):
         """
         return None
 
-    def setup(self, stage: str | None = None) -> None:
-        """Loads once, whatever the stage, and selects the training samples."""
-        if self._splits is not None:
-            return
-        whole = self.load()
-        targets, classes = whole.train.targets, whole.train.classes
-        of_one_kind = [0] * len(whole.train)
-        kept = few_shot(targets or of_one_kind, max(len(classes), 1), self.shots, [], None, self.seed)
-        if not kept:
+    def kept(self, train: AlignedDataset) -> AlignedDataset:
+        """At most `shots` samples of each class, or in all where there are no labels."""
+        of_one_kind = [0] * len(train)
+        targets = train.targets or of_one_kind
+        chosen = few_shot(targets, max(len(train.classes), 1), self.shots, [], None, self.seed)
+        if not chosen:
             raise ConfigurationError("the training data are empty: look at real.root.")
-        train = whole.train.select(kept)
-        train.transform = self.train_transform
-        whole.val.transform = whole.test.transform = self.eval_transform
-        self._splits = AlignedSplits(train, whole.val, whole.test)
-
-    @property
-    def splits(self) -> AlignedSplits:
-        """The three data sets as they are used, with their transforms."""
-        if self._splits is None:
-            self.setup()
-        assert self._splits is not None
-        return self._splits
-
-    @property
-    def train_transform(self) -> Transform:
-        """`augment`, then `conversion`."""
-        return self.conversion if self.augment is None else v2.Compose([self.augment, self.conversion])
+        return train.select(chosen)
 
     @property
     def eval_transform(self) -> Transform:
         """`conversion` alone."""
         return self.conversion
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names in the order of the class indices; [] without labels."""
-        return list(self.splits.train.classes)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; 0 without labels."""
-        return len(self.class_names)
 
     @property
     def class_counts(self) -> list[int]:
@@ -209,29 +166,3 @@ class AlignedDataModule(LightningDataModule):
     def rare_classes(self) -> list[int]:
         """Indices of the classes below half the median count."""
         return minority_classes(self.class_counts) if self.class_counts else []
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by torch's global random state; the last batch may be smaller."""
-        return self._loader(self.splits.train, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Validation samples in a fixed order."""
-        return self._loader(self.splits.val)
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Test samples in a fixed order."""
-        return self._loader(self.splits.test)
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The test samples."""
-        return self._loader(self.splits.test)
-
-    def _loader(self, dataset: AlignedDataset, shuffle: bool = False) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size if shuffle else 4 * self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )

@@ -10,10 +10,11 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lightning_diffaug.data.audio_folder import Files, find_parts
-from lightning_diffaug.data.base import RealDataModule, RealSettings, Splits
+from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.selection import drawn_groups, grouped_split
 from lightning_diffaug.data.sound_files import SoundFiles, most_channels
+from lightning_diffaug.data.split_module import Splits
 from lightning_diffaug.data.spoken_digits import WORDS, speaker_family, spoken_digits
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.spectrogram import LogMelSpectrogram
@@ -107,7 +108,7 @@ class AudioDataModule(RealDataModule):
         self.memory_limit_mb = memory_limit_mb
         self.conversion = self.spectrogram
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[ImageDataset]:
         """Makes the spoken digits, or finds the files and decodes them as far as memory allows."""
         return self._spoken_digits() if self.root is None else self._folder(self.root)
 
@@ -118,7 +119,7 @@ class AudioDataModule(RealDataModule):
             return None
         return ((self.spectrogram(sound.reshape(-1, sound.shape[-1])[:1]) + 1) / 2).clamp(0.0, 1.0).flip(-2)
 
-    def _spoken_digits(self) -> Splits:
+    def _spoken_digits(self) -> Splits[ImageDataset]:
         spoken = spoken_digits(self.sample_rate, self.seconds)
         whole = ImageDataset(spoken.audio.unsqueeze(1), spoken.digit.tolist(), WORDS)
         train, val, test = grouped_split([speaker_family(voice) for voice in spoken.voice], _DIGITS_SPLIT)
@@ -133,7 +134,7 @@ class AudioDataModule(RealDataModule):
             train = [i for i in train if spoken.voice[i] in kept]
         return Splits(whole.select(train), whole.select(val), whole.select(test))
 
-    def _folder(self, root: Path) -> Splits:
+    def _folder(self, root: Path) -> Splits[ImageDataset]:
         parts = find_parts(root, self.split, self.split_seed, self.group)
         classes = sorted({name for _, name in parts["train"]})
         channels = 1 if self.mono else most_channels([path for files in parts.values() for path, _ in files])

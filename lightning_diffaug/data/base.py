@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.selection import few_shot, minority_classes, resolve_rare
+from lightning_diffaug.data.split_module import SplitDataModule, Transform
 from lightning_diffaug.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
-
-Transform = Callable[[Any], Any]
 
 
 class RealSettings(TypedDict, total=False):
@@ -36,16 +31,7 @@ class RealSettings(TypedDict, total=False):
     augment: Transform | None
 
 
-@dataclass(frozen=True)
-class Splits:
-    """A whole data set, divided once and for all."""
-
-    train: ImageDataset
-    val: ImageDataset
-    test: ImageDataset
-
-
-class RealDataModule(LightningDataModule):
+class RealDataModule(SplitDataModule[ImageDataset]):
     """Real, labelled images; a subclass only says how they are loaded.
 
     Batches are ``(x, y)``: x float32 ``(n, C, H, W)`` in [0, 1], y int64 ``(n,)``. The split is fixed;
@@ -96,37 +82,16 @@ class RealDataModule(LightningDataModule):
         self.conversion: Transform = v2.ToDtype(torch.float32, scale=True)
         self._requested_rare = rare_classes
         self._rare: list[int] = []
-        self._splits: Splits | None = None
 
-    @abstractmethod
-    def load(self) -> Splits:
-        """Reads the data set: complete, raw (no transform), with its fixed split."""
-        raise NotImplementedError
-
-    def setup(self, stage: str | None = None) -> None:
-        """Loads once, whatever the stage, and selects the training images."""
-        if self._splits is not None:
-            return
-        whole = self.load()
-        classes = whole.train.classes
-        rare = resolve_rare(self._requested_rare, classes, self.seed)
-        most = max(Counter(whole.train.targets).values(), default=0)
+    def kept(self, train: ImageDataset) -> ImageDataset:
+        """At most `shots` images of each class, fewer of the rare ones."""
+        rare = resolve_rare(self._requested_rare, train.classes, self.seed)
+        most = max(Counter(train.targets).values(), default=0)
         if self.shots is not None and self.shots > most:
             log.warning("real.shots=%d is more than there is: no class has more than %d images.", self.shots, most)
-        kept = few_shot(whole.train.targets, len(classes), self.shots, rare, self.rare_shots, self.seed)
-        train = whole.train.select(kept)
-        train.transform = self.train_transform
-        whole.val.transform = whole.test.transform = self.eval_transform
-        self._splits = Splits(train, whole.val, whole.test)
-        self._rare = rare or minority_classes(self.class_counts)
-
-    @property
-    def splits(self) -> Splits:
-        """The three data sets as they are used, with their transforms."""
-        if self._splits is None:
-            self.setup()
-        assert self._splits is not None
-        return self._splits
+        chosen = train.select(few_shot(train.targets, len(train.classes), self.shots, rare, self.rare_shots, self.seed))
+        self._rare = rare or minority_classes(_counts(chosen))
+        return chosen
 
     def model_facts(self) -> dict[str, Any]:
         """Arguments of the model that only the data know."""
@@ -148,30 +113,14 @@ class RealDataModule(LightningDataModule):
         return None if image is None else shown(image)
 
     @property
-    def train_transform(self) -> Transform:
-        """`augment`, then `conversion`."""
-        return self.conversion if self.augment is None else v2.Compose([self.augment, self.conversion])
-
-    @property
     def eval_transform(self) -> Transform:
         """`conversion` alone."""
         return self.conversion
 
     @property
-    def class_names(self) -> list[str]:
-        """Names in the order of the class indices."""
-        return list(self.splits.train.classes)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.splits.train.classes)
-
-    @property
     def class_counts(self) -> list[int]:
         """Training images per class, after the selection."""
-        train = self.splits.train
-        return torch.bincount(torch.tensor(train.targets), minlength=len(train.classes)).tolist()
+        return _counts(self.splits.train)
 
     @property
     def rare_classes(self) -> list[int]:
@@ -189,32 +138,9 @@ class RealDataModule(LightningDataModule):
         """Height and width of an image in pixels (images are square)."""
         return int(self.splits.train.images[0].shape[-1])
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by torch's global random state; the last batch may be smaller."""
-        return self._loader(self.splits.train, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Validation images in a fixed order."""
-        return self._loader(self.splits.val)
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Test images in a fixed order."""
-        return self._loader(self.splits.test)
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The test images."""
-        return self._loader(self.splits.test)
-
-    def _loader(self, dataset: ImageDataset, shuffle: bool = False) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            # Without gradients four times the batch costs no more memory than training does.
-            batch_size=self.batch_size if shuffle else 4 * self.batch_size,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+def _counts(images: ImageDataset) -> list[int]:
+    return torch.bincount(torch.tensor(images.targets), minlength=len(images.classes)).tolist()
 
 
 def at_least(key: str, value: int | None, least: int, meaning: str) -> None:

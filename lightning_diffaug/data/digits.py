@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from typing_extensions import Unpack
 
-from lightning_diffaug.data.base import RealDataModule, RealSettings, Splits
+from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.split_module import Splits
 
 
 class DigitsDataModule(RealDataModule):
@@ -25,7 +26,7 @@ class DigitsDataModule(RealDataModule):
     def __init__(self, **settings: Unpack[RealSettings]) -> None:
         super().__init__(**settings)
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[ImageDataset]:
         """Reads the digits from scikit-learn's package."""
         from sklearn.datasets import load_digits  # slow to import, and only needed here
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from typing_extensions import Unpack
 
-from lightning_diffaug.data.base import RealDataModule, RealSettings, Splits
+from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset, LazyImages
 from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.split_module import Splits
 from lightning_diffaug.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class ImageFolderDataModule(RealDataModule):
         self.split_seed = split_seed
         self.memory_limit_mb = memory_limit_mb
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[ImageDataset]:
         """Finds the files, divides them and decodes them as far as memory allows."""
         parts = self._parts()
         classes = sorted(parts["train"])

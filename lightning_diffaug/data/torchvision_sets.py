@@ -8,9 +8,10 @@ from pathlib import Path
 from torchvision import datasets
 from typing_extensions import Unpack
 
-from lightning_diffaug.data.base import RealDataModule, RealSettings, Splits
+from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.split_module import Splits
 from lightning_diffaug.data.torchvision_files import CifarFiles, IdxFiles, SourceFiles
 from lightning_diffaug.errors import ConfigurationError
 
@@ -82,7 +83,7 @@ class TorchvisionDataModule(RealDataModule):
         if self.download and self.files.missing():
             self.files.fetch()
 
-    def load(self) -> Splits:
+    def load(self) -> Splits[ImageDataset]:
         """Reads both parts and sets validation apart."""
         self.prepare_data()
         if missing := self.files.missing():

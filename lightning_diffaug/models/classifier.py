@@ -10,13 +10,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAUROC, MulticlassConfusionMatrix
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models.batch_mixing import batch_mixing
 from lightning_diffaug.models.predictions import LOGITS, TARGET
-from lightning_diffaug.models.schedule import warm_up_cosine
+from lightning_diffaug.models.schedule import warmed_up_adamw
 from lightning_diffaug.models.scores import recalls
 
 LOSSES = ("cross_entropy", "logit_adjusted")
@@ -169,12 +168,7 @@ class ImageClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up and a cosine to 0."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        factor = warm_up_cosine(int(self.trainer.estimated_stepping_batches))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
+        return warmed_up_adamw(self, self.lr, self.weight_decay)
 
     def _evaluate(self, key: str, batch: Sequence[Any]) -> tuple[Tensor, Tensor]:
         x, y = batch[0], batch[1]

@@ -10,10 +10,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.models.schedule import warm_up_cosine
+from lightning_diffaug.models.schedule import warmed_up_adamw
 from lightning_diffaug.points import chamfer_distance
 
 
@@ -157,9 +156,7 @@ class CloudCompletion(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up and a cosine to 0."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        factor = warm_up_cosine(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        return warmed_up_adamw(self, self.lr, self.weight_decay)
 
     def _measured(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | None:
         scan, cloud = batch["scan"], batch["cloud"]

@@ -11,12 +11,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_diffaug.data.mask_boxes import mask_regions
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.models.schedule import warm_up_cosine
+from lightning_diffaug.models.schedule import warmed_up_adamw
 from lightning_diffaug.segmentation_network import SmallFCN
 
 
@@ -120,9 +119,7 @@ class SegmentationModel(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up and a cosine to 0."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        factor = warm_up_cosine(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        return warmed_up_adamw(self, self.lr, self.weight_decay)
 
     def _counted(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels of each class, whether there are any, and its intersection over union; of all ranks."""

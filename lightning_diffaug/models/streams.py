@@ -10,13 +10,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models.predictions import LOGITS, TARGET
-from lightning_diffaug.models.schedule import warm_up_cosine
+from lightning_diffaug.models.schedule import warmed_up_adamw
 from lightning_diffaug.spectrogram import LogMelSpectrogram
 from lightning_diffaug.transforms import ModalityDropout
 
@@ -211,12 +210,7 @@ class StreamsModel(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a linear warm-up and a cosine to 0."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = self.trainer.estimated_stepping_batches
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, warm_up_cosine(int(steps))), "interval": "step"},
-        }
+        return warmed_up_adamw(self, self.lr, self.weight_decay)
 
 
 def late(audio: Tensor, seconds: Tensor, sample_rate: int) -> Tensor:
