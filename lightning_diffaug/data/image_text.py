@@ -16,6 +16,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.caption_files import NAMES, find_captions, read_captioned
 from lightning_diffaug.data.captioned_digits import caption, levels
 from lightning_diffaug.data.image_files import ImageFiles, probe
+from lightning_diffaug.data.parts import check_split, folder_parts
 from lightning_diffaug.data.selection import stratified_split
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.words import vocabulary
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 IMAGE, CAPTION = "image", "caption"
 DEFAULT_SIZE = 32
-PARTS = ("train", "val", "test")
 DIGITS_SPLIT = (0.6, 0.15, 0.25)
 LAYOUT = f"""Expected is either
   <root>/train/*.png + <root>/train/captions.csv   <root>/val/…   <root>/test/…   (val may be absent)
@@ -68,11 +68,7 @@ class ImageTextDataModule(AlignedDataModule):
         super().__init__(**settings)
         if size is not None and size < 4:
             raise ConfigurationError(f"real.size={size} is below 4 pixels. Set real.size to 4 or more, or null")
-        if len(split) != 3 or any(not 0 < share < 1 for share in split) or abs(sum(split) - 1) > 1e-6:
-            raise ConfigurationError(
-                f"real.split={list(split)} does not hold three positive shares with the sum 1. Set real.split to e.g. "
-                "[0.7,0.1,0.2] (training, validation, test)"
-            )
+        check_split(split)
         self.root = None if root is None else Path(root).expanduser()
         self.size = size
         self.split = tuple(split)
@@ -82,7 +78,11 @@ class ImageTextDataModule(AlignedDataModule):
         """Reads the digits, or finds the files, divides and decodes them."""
         if self.root is None:
             return captioned_digits()
-        parts = self._parts(self.root)
+        root = self.root
+        # an image's captions stay together
+        parts = folder_parts(
+            root, lambda folder: _pairs(folder, root), LAYOUT, self.split, self.split_seed, unit=lambda pair: pair[0]
+        )
         native, channels = probe([path for path, _ in parts["train"]])
         size = min(native, DEFAULT_SIZE) if self.size is None else self.size
         if self.size is None:
@@ -115,35 +115,6 @@ class ImageTextDataModule(AlignedDataModule):
         """The image."""
         image = fields.get(IMAGE)
         return None if image is None else image.to(torch.float32) / 255.0
-
-    def _parts(self, root: Path) -> dict[str, list[Pair]]:
-        if not root.is_dir():
-            raise ConfigurationError(
-                f"real.root={root} is not a folder, so there is no data. Set real.root to your images.\n{LAYOUT}"
-            )
-        if not (root / "train").is_dir():
-            return self._divide(_pairs(root, root), PARTS, self.split)
-        parts = {part: _pairs(root / part, root) for part in PARTS if (root / part).is_dir()}
-        if "test" not in parts:
-            raise ConfigurationError(
-                f"real.root={root} has train/ but no test/: without images of their own the final figures would mean "
-                f"nothing. Add it, or put all into one folder, which is then split by ratio.\n{LAYOUT}"
-            )
-        if "val" not in parts:
-            share = self.split[1] / (self.split[0] + self.split[1])
-            parts |= self._divide(parts["train"], PARTS[:2], (1 - share, share))
-        return parts
-
-    def _divide(self, pairs: Sequence[Pair], names: Sequence[str], shares: Sequence[float]) -> dict[str, list[Pair]]:
-        files = sorted({path for path, _ in pairs})
-        if len(files) < 2 * len(names):
-            raise ConfigurationError(
-                f"real.root={self.root} has captions of {len(files)} images, too few to be divided into "
-                f"{', '.join(names)}. Add images, or give each part a folder of its own.\n{LAYOUT}"
-            )
-        divided = stratified_split([0] * len(files), shares, self.split_seed)
-        of = {files[i]: name for name, part in zip(names, divided, strict=True) for i in part}
-        return {name: [pair for pair in pairs if of[pair[0]] == name] for name in names}
 
 
 def captioned_digits() -> AlignedSplits:

@@ -60,12 +60,13 @@ def folder_parts(
     for name, folder in (("val", val), ("test", root / "test")):
         if folder is not None and folder.is_dir():
             parts[name] = list(read(folder))
-    for name in ("train", "test"):
-        if not parts.get(name):
-            raise ConfigurationError(
-                f"real.root={root} has train/ but {name}/ is missing or empty: without samples of their own the final "
-                f"figures would mean nothing. Add them, or put all into one folder, which is then divided.\n{layout}"
-            )
+    if not parts["train"]:
+        raise ConfigurationError(f"real.root={root}: train/ is empty, so there is nothing to train on.\n{layout}")
+    if not parts.get("test"):
+        raise ConfigurationError(
+            f"real.root={root} has train/ but no test/ (test/ is missing or empty): without samples of their own the "
+            f"final figures would mean nothing. Add them, or put all into one folder, which is then divided.\n{layout}"
+        )
     if not parts.get("val"):
         share = split[1] / (split[0] + split[1])
         parts |= divided(parts["train"], PARTS[:2], (1 - share, share))

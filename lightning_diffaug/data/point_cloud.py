@@ -15,7 +15,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.cloud_files import SUFFIXES, read_cloud
 from lightning_diffaug.data.cloud_picture import oblique
-from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.parts import PARTS, VAL_NAMES, check_split, folder_parts
 from lightning_diffaug.data.terrain import CLASSES, terrain_tiles
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.points import SCANS, Cloud, farthest_points, mean_cloud, random_points, scanned
@@ -23,7 +23,6 @@ from lightning_diffaug.points import SCANS, Cloud, farthest_points, mean_cloud, 
 log = logging.getLogger(__name__)
 
 CLOUD, SCAN = "cloud", "scan"
-PARTS = ("train", "val", "test")
 SAMPLINGS = ("random", "farthest")
 LAYOUT = """Expected is either
   <root>/train/*.npz   <root>/val/*.npz   <root>/test/*.npz
@@ -95,11 +94,7 @@ class PointCloudDataModule(AlignedDataModule):
                 f"real.scan_lines={scan_lines} is more than the points of a scan. Set real.scan_lines to at most "
                 f"real.scan_points={scan_points}."
             )
-        if len(split) != 3 or any(not 0 < share < 1 for share in split) or abs(sum(split) - 1) > 1e-6:
-            raise ConfigurationError(
-                f"real.split={list(split)} does not hold three positive shares with the sum 1. Set real.split to e.g. "
-                "[0.7,0.1,0.2] (training, validation, test)"
-            )
+        check_split(split)
         self.root = None if root is None else Path(root).expanduser()
         self.points, self.scan_points = points, scan_points
         self.scan, self.scan_lines = scan, scan_lines
@@ -110,7 +105,9 @@ class PointCloudDataModule(AlignedDataModule):
         """Cuts the tiles, or finds the files, divides and reads them."""
         if self.root is None:
             return AlignedSplits(*(self._terrain(part) for part in PARTS))
-        parts = _divided(self.root, self.split, self.split_seed)
+        if not (self.root / "train").is_dir() or not any((self.root / name).is_dir() for name in VAL_NAMES):
+            log.info("%s is split by ratio: clouds of one place may then be in several parts", self.root)
+        parts = folder_parts(self.root, _entries, LAYOUT, self.split, self.split_seed, label=lambda entry: entry[1])
         names = sorted({name for _, name in parts["train"]})
         for part in PARTS:
             if unknown := {name for _, name in parts[part]} - set(names):
@@ -193,25 +190,6 @@ def _frame(points: Cloud, normalise: str | None, path: Path) -> tuple[Cloud, np.
 # The folder -----------------------------------------------------------------------------------------
 
 
-def _divided(root: Path, shares: Sequence[float], seed: int) -> dict[str, list[Entry]]:
-    if not root.is_dir():
-        raise ConfigurationError(
-            f"real.root={root} is not a folder, so there is no data. Set real.root to your point clouds.\n{LAYOUT}"
-        )
-    if not (root / "train").is_dir():
-        return _split(_entries(root), PARTS, shares, seed, root)
-    parts = {part: _entries(root / part) for part in PARTS if (root / part).is_dir()}
-    if "test" not in parts:
-        raise ConfigurationError(
-            f"real.root={root} has train/ but no test/: without clouds of their own the final figures would mean "
-            f"nothing. Add it, or put all into one folder, which is then split by ratio.\n{LAYOUT}"
-        )
-    if "val" not in parts:
-        share = shares[1] / (shares[0] + shares[1])
-        parts |= _split(parts["train"], PARTS[:2], (1 - share, share), seed, root)
-    return parts
-
-
 def _entries(folder: Path) -> list[Entry]:
     def clouds(of: Path) -> list[Path]:
         return sorted(path for path in of.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -230,12 +208,3 @@ def _entries(folder: Path) -> list[Entry]:
             f"real.root to a folder of this layout.\n{LAYOUT}"
         )
     return found or of_classes
-
-
-def _split(
-    entries: Sequence[Entry], names: Sequence[str], shares: Sequence[float], seed: int, root: Path
-) -> dict[str, list[Entry]]:
-    classes = sorted({name for _, name in entries})
-    log.info("%s is split by ratio: clouds of one place may then be in several parts", root)
-    divided = stratified_split([classes.index(name) for _, name in entries], shares, seed, classes)
-    return {name: [entries[i] for i in part] for name, part in zip(names, divided, strict=True)}
