@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.nn import functional
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates.checks import as_set
 from lightning_diffaug.gates.classifier import CLASSIFIER_VERSION, Classifier, ClassifierSettings
+from lightning_diffaug.gates.descent import descend
 from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.augment import RandomAffine
 from lightning_diffaug.generators.fit_data import ClassBalancedDraws, kept_aside
@@ -162,28 +162,17 @@ def _train(
 ) -> None:
     rng = torch.Generator().manual_seed(settings.seed)
     draws, augment = _balanced(labels, rows), RandomAffine(settings.augment_p)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    rise = max(0.1, 2 / settings.steps)  # a warm-up of one step divides by zero
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=settings.steps, pct_start=rise, cycle_momentum=False
-    )
-    network.train()
-    for step in range(settings.steps):
+
+    def loss() -> Tensor:
         drawn = draws(settings.batch_size, rng)
         x = network.seen(read(drawn))
         x = augment(x, rng) if x.ndim == 4 else x
-        loss = _loss(network(x), labels[drawn])
-        if not math.isfinite(float(loss.detach())):
-            raise GeneratorError(
-                f"the loss of the gates' classifier is {float(loss.detach())} at step {step + 1}. Lower "
-                f"gates.class.fit.lr (now {settings.lr}), and check that the data are finite."
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        progress(step + 1, settings.steps)
-    network.eval()
+        return _loss(network(x), labels[drawn])
+
+    descend(
+        network, loss, settings, "the gates' classifier", "gates.class.fit.lr",
+        lambda step: progress(step, settings.steps),
+    )  # fmt: skip
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ as made ones are, and no real pair is lost to the fit (Stone 1974, "Cross-Valida
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.gates.aligned.fields import Values, read, taken
 from lightning_diffaug.gates.aligned.settings import AlignedSettings
+from lightning_diffaug.gates.descent import descend
 from lightning_diffaug.randomness import seeded
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
@@ -124,30 +124,17 @@ class CrossFitted(ABC):
         seed: int,
         progress: Callable[[int], None],
     ) -> None:
-        settings, rng = self.settings, torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        rise = max(0.1, 2 / settings.steps)  # a warm-up of one step divides by zero
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, settings.lr, total_steps=settings.steps, pct_start=rise, cycle_momentum=False
-        )
-        size, order = min(settings.batch_size, len(rows)), torch.empty(0, dtype=torch.int64)
-        network.train()
-        for step in range(settings.steps):
+        rng = torch.Generator().manual_seed(seed)
+        size, order = min(self.settings.batch_size, len(rows)), torch.empty(0, dtype=torch.int64)
+
+        def loss() -> Tensor:
+            nonlocal order
             if len(order) < size:  # without replacement: a pair twice in a batch would be its own opponent
                 order = rows[torch.randperm(len(rows), generator=rng)]
             drawn, order = order[:size], order[size:]
-            loss = self.loss(network, pair(drawn), rng)
-            if not math.isfinite(float(loss.detach())):
-                raise GeneratorError(
-                    f"the loss of gates.{self.gate} is {float(loss.detach())} at step {step + 1}. Lower "
-                    f"gates.{self.gate}.fit.lr (now {settings.lr}), and check that the data are finite."
-                )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            progress(step + 1)
-        network.eval()
+            return self.loss(network, pair(drawn), rng)
+
+        descend(network, loss, self.settings, f"gates.{self.gate}", f"gates.{self.gate}.fit.lr", progress)
 
     def load(self, folder: Path) -> None:
         """Reads what `fit` wrote."""
