@@ -180,6 +180,8 @@ def _pooled(data: DiffAugDataModule) -> list[list[Tensor]] | None:
     rows = len(data.class_names) if _labelled(data) else _UNLABELLED_ROWS
     found: list[list[Tensor]] = [[] for _ in range(rows)]
     for slot in data.window_slots:
+        if all(len(row) >= _PER_CLASS for row in found):
+            break
         with contextlib.suppress(PoolError, FileNotFoundError):  # damaged or dropped since it was read
             shard = pool.read(slot)
             for i in range(len(shard.rows)):

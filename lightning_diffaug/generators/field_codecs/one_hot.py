@@ -50,9 +50,10 @@ class OneHot:
         """See `FieldCodec`."""
         assert isinstance(raw, Tensor)
         numbers = raw.reshape(len(raw), *_size(field)).round().to(torch.int64)
-        if len(raw) and (int(numbers.min()) < 0 or int(numbers.max()) >= self.classes):
+        low, high = (int(numbers.min()), int(numbers.max())) if len(raw) else (0, 0)
+        if low < 0 or high >= self.classes:
             raise ConfigurationError(
-                f"field {field.name!r} holds the class {int(numbers.max())}, and its codec knows 0 … "
+                f"field {field.name!r} holds the class {low if low < 0 else high}, and its codec knows 0 … "
                 f"{self.classes - 1}. Set generator.codecs.{field.name}.classes to their number."
             )
         channels = functional.one_hot(numbers, self.classes).movedim(-1, 1)
