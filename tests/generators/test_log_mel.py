@@ -165,6 +165,7 @@ def test_a_classifier_hears_the_same_in_sounds_that_went_through_the_codec() -> 
 
 def _vocoder(folder: Path, seed: int = 0, **settings: Any) -> Path:
     import transformers
+
     config = transformers.SpeechT5HifiGanConfig(
         **{
             "model_in_dim": 16, "sampling_rate": 8000, "upsample_initial_channel": 16, "upsample_rates": [10, 20],
