@@ -9,6 +9,9 @@ from lightning_diffaug.run import MixRun
 
 MANY_CLASSES = 50
 """With more classes their figures are not logged at every epoch: hundreds of curves flood a logger."""
+ASKED, ACHIEVED = "mix/requested_fraction", "mix/achieved_fraction"
+TOLERANCE = 0.01
+"""Between the two: an epoch is exact to one draw."""
 PER_CLASS = ("mix/draws_class_", "mix/synthetic_fraction_class_", "mix/reuse_class_")
 WINDOW_PER_CLASS = "window/share_class_"
 AGES = {"window/share_age_0": (0, 1), "window/share_age_1_3": (1, 4), "window/share_age_4_plus": (4, 1 << 62)}
@@ -36,15 +39,15 @@ def mix_figures(run: MixRun | None, settings: MixSettings, class_names: Sequence
     if run is None:
         requested = float(settings.fraction(0))
         keys = (
-            "mix/achieved_fraction", "mix/reuse", "mix/short_epochs", "pool/generated", "pool/admitted",
+            ACHIEVED, "mix/reuse", "mix/short_epochs", "pool/generated", "pool/admitted",
             "pool/rejected", "pool/generated_while_training", "generator/seconds", "generator/fit_seconds",
             "train/wait_seconds",
         )  # fmt: skip
-        return {"mix/requested_fraction": requested} | dict.fromkeys((*keys, *AGES), 0.0)
+        return {ASKED: requested} | dict.fromkeys((*keys, *AGES), 0.0)
     progress, status = run.progress, run.status
     figures = {
-        "mix/requested_fraction": progress.requested_fraction,
-        "mix/achieved_fraction": progress.achieved_fraction,
+        ASKED: progress.requested_fraction,
+        ACHIEVED: progress.achieved_fraction,
         "mix/reuse": progress.reuse,
         "mix/short_epochs": float(progress.short_epochs),
         "pool/generated": float(status.generated),

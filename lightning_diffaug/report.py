@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import PoolError
-from lightning_diffaug.figures import MANY_CLASSES
+from lightning_diffaug.figures import ACHIEVED, ASKED, MANY_CLASSES, TOLERANCE
 from lightning_diffaug.spec import IMAGE, LABEL
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 _PER_CLASS = 6
 _UNLABELLED_ROWS = 4
-_TOLERANCE = 0.01  # of the synthetic fraction: an epoch is exact to one draw
-_ASKED, _ACHIEVED = "mix/requested_fraction", "mix/achieved_fraction"
 _SCORES = (
     ("accuracy on real test data", "test/acc", "{:.1%}"),
     ("balanced accuracy", "test/acc_balanced", "{:.1%}"),
@@ -47,8 +45,8 @@ _TABLE = (
         for label, key, form in _SCORES
         for row in ((label, key, form), ("  chance, or the mean", f"{key}{_TRIVIAL}", form))
     ),
-    ("synthetic fraction asked for", _ASKED, "{:.4f}"),
-    ("synthetic fraction achieved", _ACHIEVED, "{:.4f}"),
+    ("synthetic fraction asked for", ASKED, "{:.4f}"),
+    ("synthetic fraction achieved", ACHIEVED, "{:.4f}"),
     ("uses of a pooled sample", "mix/reuse", "{:.2f}"),
     ("epochs short of samples", "mix/short_epochs", "{:.0f}"),
     ("samples made by this run", "pool/generated", "{:.0f}"),
@@ -110,8 +108,8 @@ def print_table(figures: Mapping[str, float], folder: Path, pool: Path | None = 
     """
     width = max(len(label) for label, _, _ in _TABLE)
     lines = [f"{label:<{width}}  {form.format(figures[key])}" for label, key, form in _TABLE if key in figures]
-    asked, achieved = figures.get(_ASKED, 0.0), figures.get(_ACHIEVED, 0.0)
-    if abs(asked - achieved) > _TOLERANCE:
+    asked, achieved = figures.get(ASKED, 0.0), figures.get(ACHIEVED, 0.0)
+    if abs(asked - achieved) > TOLERANCE:
         row = next(i for i, line in enumerate(lines) if line.startswith("synthetic fraction achieved"))
         lines[row] += "  <-- not what was asked for: the log says why, data.when_short what happens then"
     prefix = "mix/reuse_class_"

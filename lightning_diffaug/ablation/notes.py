@@ -11,6 +11,7 @@ from lightning_diffaug.ablation.metric import Metric
 from lightning_diffaug.ablation.runs import NOT_RUN, Failure, Run
 from lightning_diffaug.ablation.statistics import MIN_FOR_INTERVAL
 from lightning_diffaug.ablation.summary import ArmSummary, diverged
+from lightning_diffaug.figures import ACHIEVED, ASKED, TOLERANCE
 
 _EVALUATIONS = "test/evaluations"
 _FIT_TOO = ("train/seconds", "cost/fit_seconds", "cost/generator_seconds")
@@ -27,8 +28,8 @@ def of_runs(arms: Sequence[ArmSummary], metric: Metric) -> tuple[Note, ...]:
     """
     runs = [run for arm in arms for run in arm.runs_of]
     return (
-        *_lost(arms, runs), *_seeds(arms, metric.key("test")), *_others(arms), *_short_epochs(runs),
-        *_of_the_test(runs), *_of_repetition(arms, runs),
+        *_lost(arms, runs), *_seeds(arms, metric.key("test")), *_others(arms), *_less_synthetic(arms),
+        *_short_epochs(runs), *_of_the_test(runs), *_of_repetition(arms, runs),
     )  # fmt: skip
 
 
@@ -131,6 +132,23 @@ def _seeds(arms: Sequence[ArmSummary], key: str) -> Iterator[Note]:
     few = [arm for arm, count in counts.items() if count < MIN_FOR_INTERVAL]
     if few:
         yield Note(f"Fewer than {MIN_FOR_INTERVAL} seeds, so no interval and no conclusion: {_some(few)}.", warns=True)
+
+
+def _less_synthetic(arms: Sequence[ArmSummary]) -> Iterator[Note]:
+    """Runs whose arm says more than they were trained on: what they show is not the arm's effect."""
+    less = [
+        f"{arm.arm} (seed {run.seed}: {got:.2g} of {asked:.2g})"
+        for arm in arms
+        for run in arm.runs_of
+        if (asked := float(run.metrics.get(ASKED, 0.0))) - (got := float(run.metrics.get(ACHIEVED, asked))) > TOLERANCE
+    ]
+    if less:
+        text = (
+            f"Trained on a smaller synthetic fraction than asked for, so their scores understate or hide what it does: "
+            f"{_some(less)}. The generator failed or was too slow (train.log in the run's folder says which); mend "
+            "that, delete the folders of these runs, and start the sweep again."
+        )
+        yield Note(text, warns=True)
 
 
 def _short_epochs(runs: Sequence[Run]) -> Iterator[Note]:

@@ -145,6 +145,15 @@ def test_unequal_steps_and_short_epochs_are_said(tmp_path: Path, write_run: Writ
     assert "In 1 of 2 runs the pool was short" in report
 
 
+def test_a_run_with_less_synthetic_data_than_its_arm_says_is_named(tmp_path: Path, write_run: WriteRun) -> None:
+    for seed, achieved in enumerate((0.5, 0.495, 0.0)):
+        path = write_run(seed, seed=seed, fraction=0.5, acc=0.9) / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"mix/achieved_fraction": achieved}))
+    report = write_report(tmp_path / "sweep").text
+    assert "a smaller synthetic fraction than asked for" in report
+    assert "hide what it does: mixed-0.5 (seed 2: 0 of 0.5). The generator" in report
+
+
 def test_failed_runs_are_listed_and_the_others_reported(sweep: Path) -> None:
     write_failed(sweep / "14", RuntimeError("out of\nmemory"), ["arm=mixed", "seed=4"])
     report = write_report(sweep)
