@@ -20,6 +20,7 @@ from lightning_diffaug.spectrogram import LogMelSpectrogram
 from lightning_diffaug.transforms import ModalityDropout
 
 MODALITIES = ("video", "audio")
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class StreamsModel(LightningModule):
@@ -100,6 +101,7 @@ class StreamsModel(LightningModule):
             )
             self.counts = MulticlassConfusionMatrix(num_classes)
         self.errors: Any = nn.ModuleDict({name: MeanMetric() for name in ("model", "trivial")})
+        self._seen = 0
 
     # -- the network
 
@@ -157,16 +159,28 @@ class StreamsModel(LightningModule):
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Collects ``val/*``; gives ``logits`` and ``target`` where there are classes."""
-        return self._evaluate(batch, batch_idx)
+        return self._evaluate(batch)
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Collects ``test/*``; gives ``logits`` and ``target`` where there are classes."""
-        return self._evaluate(batch, batch_idx, alone=True)
+        return self._evaluate(batch, alone=True)
 
-    def _evaluate(self, batch: Mapping[str, Tensor], batch_idx: int, alone: bool = False) -> dict[str, Tensor]:
-        n = len(batch["video"])
-        rng = torch.Generator().manual_seed(batch_idx)
-        offset = ((2 * torch.rand(n, generator=rng) - 1) * self.max_offset).to(batch["video"].device)
+    def _fixed_offsets(self, n: int) -> Tensor:
+        """Seconds of the next clips, spread evenly by the golden ratio: the same for any batch size and any ranks."""
+        place = (self._seen + torch.arange(n)) * self.trainer.world_size + self.global_rank
+        self._seen += n
+        return (2 * (place.double() * _GOLDEN % 1) - 1).float() * self.max_offset
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins with the offset of the first clip."""
+        self._seen = 0
+
+    def on_test_epoch_start(self) -> None:
+        """Begins with the offset of the first clip."""
+        self._seen = 0
+
+    def _evaluate(self, batch: Mapping[str, Tensor], alone: bool = False) -> dict[str, Tensor]:
+        offset = self._fixed_offsets(len(batch["video"])).to(batch["video"].device)
         moved = {**batch, "audio": late(batch["audio"], offset, self.sample_rate)}
         seen, present = self.dropout(moved)
         video, audio = self.features(seen)

@@ -58,6 +58,13 @@ def test_the_offset_is_found_and_either_stream_tells_the_class() -> None:
     assert min(figures["test/acc_without_audio"], figures["test/acc_without_video"]) > 0.8
 
 
+def test_the_test_does_not_depend_on_the_size_of_its_batches() -> None:
+    learner = model(num_classes=2)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    found = [trainer.test(learner, DataLoader(clips(24, 1), batch_size=n), verbose=False)[0] for n in (5, 24)]
+    assert dict(found[0]) == pytest.approx(dict(found[1]), abs=1e-5)
+
+
 def test_clips_without_classes_have_an_offset_alone() -> None:
     figures = trained(model(), epochs=1)
     assert set(figures) == {"test/sync_error", "test/sync_error_trivial"}
