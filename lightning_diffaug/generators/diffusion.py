@@ -212,7 +212,7 @@ class DiffusionGenerator:
         """
         check_negative_label(self.negative_label, class_names)
         self.feedback.check(spec, self._condition_settings)
-        self._codecs.check(spec, self.given, self.source, self.feedback.feedback_scale)
+        self._codecs.check(spec, self.given, self.source, self.feedback.feedback_scale, self.repaint)
         check_fit(self._codecs.spec(spec), len(class_names), self.fit_settings, self._condition_settings, self.codec)
 
     def config(self) -> dict[str, Any]:

@@ -157,6 +157,12 @@ def test_two_encoded_fields_cannot_start_from_real_samples() -> None:
         generator.bind(halves().spec, ())
 
 
+def test_no_part_of_an_encoded_field_can_be_kept_and_that_is_said_before_the_fit() -> None:
+    generator = DiffusionGenerator(conditions={}, codecs={"mask": OneHot(3)}, repaint=0.5, fit=FIT)
+    with pytest.raises(ConfigurationError, match=r"generator\.repaint=null"):
+        generator.bind(halves().spec, ())
+
+
 def test_without_codecs_the_training_data_are_not_copied() -> None:
     snapshot = halves()
     assert Codecs(None).snapshot(snapshot) is snapshot

@@ -19,6 +19,10 @@ from lightning_diffaug.spec import FieldSpec, SampleSpec
 
 KEY = "generator.codecs"
 _BATCH = 256
+_NO_REPAINT = (
+    f"a part of each sample is to be kept, and {KEY} turns samples into tensors in which it has no place. Set "
+    "generator.repaint=null, or leave the codecs out."
+)
 
 Raw: TypeAlias = "Tensor | Sequence[str]"
 
@@ -88,7 +92,9 @@ class Codecs:
         """What names fit and pool: with all arguments, also those that were left out."""
         return {} if not self._codecs else {"codecs": {name: _whole(self._names[name]) for name in sorted(self._names)}}
 
-    def check(self, spec: SampleSpec, given: Sequence[str], source: str, feedback_scale: float) -> None:
+    def check(
+        self, spec: SampleSpec, given: Sequence[str], source: str, feedback_scale: float, repaint: float | None
+    ) -> None:
         """Refuses settings of a generator that do not go with codecs.
 
         Args:
@@ -96,6 +102,7 @@ class Codecs:
             given: Those that are conditions.
             source: Where samples start, one of `controls.SOURCES`.
             feedback_scale: Of guidance by the learner.
+            repaint: Share of each real sample that is made anew, or None.
 
         Raises:
             ConfigurationError: See above.
@@ -107,6 +114,8 @@ class Codecs:
                 f"feedback_scale={feedback_scale}: the learner sees samples as the data hold them, and {encoded} are "
                 "denoised encoded. Set generator.feedback_scale=0, or leave the codecs out."
             )
+        if encoded and repaint is not None:
+            raise ConfigurationError(_NO_REPAINT)
         if encoded and source != "noise" and len(made) > 1:
             raise ConfigurationError(
                 f"source={source} starts from real samples of the fields {made} joined, which have no joint shape "
@@ -190,10 +199,7 @@ class Codecs:
             if key in told:
                 told[key] = self._started(told[key], made)
         if START in told and MASK in told and any(field.name in self._codecs for field in made):
-            raise ConfigurationError(
-                f"a part of each sample is to be kept, and {KEY} turns samples into tensors in which it has no place. "
-                "Set generator.repaint=null, or leave the codecs out."
-            )
+            raise ConfigurationError(_NO_REPAINT)
         return told
 
     def _started(self, start: Any, made: Sequence[FieldSpec]) -> Any:
