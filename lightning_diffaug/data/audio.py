@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lightning_diffaug.data.audio_folder import Files, find_parts
+from lightning_diffaug.data.audio_folder import LAYOUT, Files, find_parts
 from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset
+from lightning_diffaug.data.parts import check_split, class_names
 from lightning_diffaug.data.selection import drawn_groups, grouped_split
 from lightning_diffaug.data.sound_files import SoundFiles, most_channels
 from lightning_diffaug.data.split_module import Splits
@@ -92,11 +93,7 @@ class AudioDataModule(RealDataModule):
                 f"real.voices={voices} is below 1: it is how many voices the training data are of. Set real.voices to "
                 "e.g. 4, or null."
             )
-        if len(split) != 3:
-            raise ConfigurationError(
-                f"real.split={list(split)} does not hold three shares. Set real.split to e.g. [0.7,0.1,0.2] (training, "
-                "validation, test)."
-            )
+        check_split(split)
         self.root = None if root is None else Path(root).expanduser()
         self.sample_rate = sample_rate
         self.seconds = seconds
@@ -136,7 +133,7 @@ class AudioDataModule(RealDataModule):
 
     def _folder(self, root: Path) -> Splits[ImageDataset]:
         parts = find_parts(root, self.split, self.split_seed, self.group)
-        classes = sorted({name for _, name in parts["train"]})
+        classes = class_names(root, parts, lambda file: file[1], LAYOUT, least=2)
         channels = 1 if self.mono else most_channels([path for files in parts.values() for path, _ in files])
         size = sum(map(len, parts.values())) * channels * self.samples * 4
         in_memory = size <= self.memory_limit_mb * 2**20

@@ -13,7 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
 from lightning_diffaug.data.image_files import ImageFiles, probe
-from lightning_diffaug.data.parts import folder_parts
+from lightning_diffaug.data.parts import class_names, folder_parts
 from lightning_diffaug.data.sound_files import EXTENSIONS, SoundFiles
 from lightning_diffaug.errors import ConfigurationError
 
@@ -46,17 +46,11 @@ def clip_splits(
     Raises:
         ConfigurationError: The folder has another layout, or a file cannot be read.
     """
-    parts = folder_parts(root, _clips, LAYOUT, split, split_seed)
+    parts = folder_parts(root, _clips, LAYOUT, split, split_seed, label=lambda clip: clip.label)
     every = [clip for part in parts.values() for clip in part]
-    labelled = {clip.label is not None for clip in every}
-    if len(labelled) > 1:
+    if len({clip.label is not None for clip in every}) > 1:
         raise ConfigurationError(f"real.root={root}: some clips are in folders of classes, some are not.\n{LAYOUT}")
-    classes = sorted({clip.label for clip in parts["train"] if clip.label is not None})
-    if unknown := sorted({clip.label for clip in every if clip.label is not None} - set(classes)):
-        raise ConfigurationError(
-            f"real.root={root}: the classes {unknown} are in val/ or test/ and not in train/: they could never be "
-            "right. Rename them or take them out."
-        )
+    classes = [] if every[0].label is None else class_names(root, parts, lambda clip: str(clip.label), LAYOUT)
     native, channels = probe([clip.frames[0] for clip in parts["train"]])
     pixels = min(native, DEFAULT_SIZE) if size is None else size
     frames = min(len(clip.frames) for clip in every) if seconds is None else round(seconds * frame_rate)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import logging
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.selection import grouped_split, stratified_split
 from lightning_diffaug.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 VAL_NAMES = ("val", "valid", "validation")
-LEAST = 2
-"""Units that each part of a divided folder has at least."""
+_LEAST = 2  # units that each part of a divided folder has at least
 
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ def folder_parts(
         split: Shares of training, validation and test (``real.split``).
         seed: Of the division (``real.split_seed``).
         unit: What is not divided: samples of the same voice, image or place stay together. None: each is by itself.
-        label: Class of a sample, of which each part gets its share; only without `unit`.
+        label: Class of a sample, of which each part gets its share; only without `unit`, and where none is None.
 
     Raises:
         ConfigurationError: The folder or a part is missing, or there is too little to divide.
@@ -46,8 +48,8 @@ def folder_parts(
         raise ConfigurationError(f"real.root={root} is not a folder, so there is no data. Set real.root.\n{layout}")
 
     def divided(samples: Sequence[T], names: Sequence[str], shares: Sequence[float]) -> dict[str, list[T]]:
-        if label is not None and unit is None:
-            return _by_label(samples, names, shares, seed, label)
+        if label is not None and unit is None and all(label(sample) is not None for sample in samples):
+            return _by_label(samples, names, shares, seed, label, layout)
         return _by_unit(root, samples, names, shares, seed, unit, layout)
 
     if not (root / "train").is_dir():
@@ -69,8 +71,58 @@ def folder_parts(
         )
     if not parts.get("val"):
         share = split[1] / (split[0] + split[1])
+        log.info("%s has no val/: %.0f %% of train/ are set aside for validation.", root, 100 * share)
         parts |= divided(parts["train"], PARTS[:2], (1 - share, share))
     return parts
+
+
+def class_files(folder: Path, extensions: Collection[str]) -> list[tuple[Path, str]]:
+    """Files below each class folder, with the class, sorted; hidden ones are left out.
+
+    Args:
+        folder: What holds a folder of each class.
+        extensions: Endings of names, small letters.
+    """
+    if not folder.is_dir():
+        return []
+    classes = [found for found in sorted(folder.iterdir()) if found.is_dir() and not found.name.startswith(".")]
+    return [
+        (path, found.name)
+        for found in classes
+        for path in sorted(found.rglob("*"))
+        if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def class_names(
+    root: Path, parts: Mapping[str, Sequence[T]], label: Callable[[T], str], layout: str, least: int = 1
+) -> list[str]:
+    """The classes of the training part, sorted.
+
+    Args:
+        root: The folder (``real.root``).
+        parts: As of `folder_parts`.
+        label: Class of a sample.
+        layout: What is expected, for errors.
+        least: So many are needed.
+
+    Raises:
+        ConfigurationError: There are fewer, or another part has a class that training lacks.
+    """
+    names = sorted({label(sample) for sample in parts["train"]})
+    if len(names) < least:
+        raise ConfigurationError(
+            f"real.root={root} has {len(names)} class folder(s), and at least {least} classes are needed. Set "
+            f"real.root to a folder of this layout.\n{layout}"
+        )
+    for part in PARTS[1:]:
+        if unknown := sorted({label(sample) for sample in parts[part]} - set(names)):
+            raise ConfigurationError(
+                f"real.root={root}: {part} has the classes {unknown}, which train lacks: they could never be right. "
+                "Add training samples of them or take them out; of one folder that is divided by sources, set "
+                f"real.split_seed to another number.\n{layout}"
+            )
+    return names
 
 
 def check_split(split: Sequence[float]) -> None:
@@ -87,11 +139,19 @@ def check_split(split: Sequence[float]) -> None:
 
 
 def _by_label(
-    samples: Sequence[T], names: Sequence[str], shares: Sequence[float], seed: int, label: Callable[[T], Hashable]
+    samples: Sequence[T],
+    names: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+    label: Callable[[T], Hashable],
+    layout: str,
 ) -> dict[str, list[T]]:
     classes = sorted({str(label(sample)) for sample in samples})
     labels = [classes.index(str(label(sample))) for sample in samples]
-    divided = stratified_split(labels, shares, seed, classes)
+    try:
+        divided = stratified_split(labels, shares, seed, classes)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}.\n{layout}") from None
     return {name: [samples[i] for i in part] for name, part in zip(names, divided, strict=True)}
 
 
@@ -104,13 +164,12 @@ def _by_unit(
     unit: Callable[[T], Hashable] | None,
     layout: str,
 ) -> dict[str, list[T]]:
-    unit_of: list[Hashable] = [i if unit is None else unit(sample) for i, sample in enumerate(samples)]
-    units = list(dict.fromkeys(unit_of))
-    if len(units) < LEAST * len(names):
+    units = [str(i if unit is None else unit(sample)) for i, sample in enumerate(samples)]
+    if len(set(units)) < _LEAST * len(names):
         raise ConfigurationError(
-            f"real.root={root} has {len(units)} that can be told apart, too few to be divided into {', '.join(names)}. "
-            f"Add some, or give each part a folder of its own.\n{layout}"
+            f"real.root={root} has {len(set(units))} samples or sources that can be told apart, too few to be divided "
+            f"into {', '.join(names)}. Add some, or give each part a folder of its own; where real.group says what is "
+            f"one source, set it so that it tells more of them apart.\n{layout}"
         )
-    divided = stratified_split([0] * len(units), shares, seed)
-    part_of = {units[i]: name for name, part in zip(names, divided, strict=True) for i in part}
-    return {name: [s for s, of in zip(samples, unit_of, strict=True) if part_of[of] == name] for name in names}
+    divided = stratified_split([0] * len(units), shares, seed) if unit is None else grouped_split(units, shares, seed)
+    return {name: [samples[i] for i in part] for name, part in zip(names, divided, strict=True)}

@@ -15,7 +15,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.cloud_files import SUFFIXES, read_cloud
 from lightning_diffaug.data.cloud_picture import oblique
-from lightning_diffaug.data.parts import PARTS, VAL_NAMES, check_split, folder_parts
+from lightning_diffaug.data.parts import PARTS, VAL_NAMES, check_split, class_names, folder_parts
 from lightning_diffaug.data.terrain import CLASSES, terrain_tiles
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.points import SCANS, Cloud, farthest_points, mean_cloud, random_points, scanned
@@ -108,13 +108,7 @@ class PointCloudDataModule(AlignedDataModule):
         if not (self.root / "train").is_dir() or not any((self.root / name).is_dir() for name in VAL_NAMES):
             log.info("%s is split by ratio: clouds of one place may then be in several parts", self.root)
         parts = folder_parts(self.root, _entries, LAYOUT, self.split, self.split_seed, label=lambda entry: entry[1])
-        names = sorted({name for _, name in parts["train"]})
-        for part in PARTS:
-            if unknown := {name for _, name in parts[part]} - set(names):
-                raise ConfigurationError(
-                    f"real.root={self.root}: {part} has the classes {sorted(unknown)}, and train has {names}. Give "
-                    f"each class files in train, or take them out of {part}.\n{LAYOUT}"
-                )
+        names = class_names(self.root, parts, lambda entry: entry[1], LAYOUT)
         return AlignedSplits(*(self._files(parts[part], names) for part in PARTS))
 
     def model_facts(self) -> dict[str, Any]:

@@ -97,6 +97,23 @@ def test_a_folder_in_one_is_divided_clip_by_clip(tmp_path: Path) -> None:
     assert [len(part) for part in (data.splits.train, data.splits.val, data.splits.test)] == [6, 2, 2]
 
 
+def test_each_part_of_a_divided_folder_has_each_class(tmp_path: Path) -> None:
+    for label, count in {"dark": 24, "bright": 4}.items():
+        for i in range(count):
+            write_clip(tmp_path / label / f"clip{i}", 200 if label == "bright" else 80)
+    data = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, seconds=None, split=(0.5, 0.25, 0.25))
+    for part, counts in {"train": [2, 12], "val": [1, 6], "test": [1, 6]}.items():
+        assert torch.bincount(torch.tensor(getattr(data.splits, part).fields["label"])).tolist() == counts
+
+
+def test_clips_with_and_without_classes_are_refused(tmp_path: Path) -> None:
+    for i in range(6):
+        write_clip(tmp_path / "dark" / f"clip{i}", 80)
+    write_clip(tmp_path / "stray", 80)
+    with pytest.raises(ConfigurationError, match="some clips are in folders of classes, some are not"):
+        AudioVideoDataModule(tmp_path, frame_rate=FRAMES).setup()
+
+
 def test_another_layout_is_refused_with_the_one_that_is_expected(tmp_path: Path) -> None:
     def refused(match: str, root: Path) -> None:
         with pytest.raises(ConfigurationError, match=match) as error:

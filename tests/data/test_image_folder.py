@@ -132,11 +132,11 @@ def test_images_are_cropped_to_their_centre_not_squeezed(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("layout", "text"),
     [
-        ([], r"at least 2 classes"),
-        (["cat"], r"1 folder\(s\)"),
+        ([], r"nothing that can be read"),
+        (["cat"], r"1 class folder\(s\), and at least 2"),
         (["train/cat", "train/dog"], r"no test/"),
-        (["train/cat", "test/cat"], r"at least 2 are needed"),
-        (["train/cat", "train/dog", "test/owl"], r"\['owl'\], which train/ lacks"),
+        (["train/cat", "test/cat"], r"at least 2 classes are needed"),
+        (["train/cat", "train/dog", "test/owl"], r"test has the classes \['owl'\], which train lacks"),
     ],
 )
 def test_a_wrong_layout_shows_the_expected_one(
