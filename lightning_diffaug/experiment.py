@@ -25,7 +25,7 @@ from lightning_diffaug.ablation.settings import check_settings
 from lightning_diffaug.config_check import check_values
 from lightning_diffaug.datamodule import DiffAugDataModule
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.loggers import log_final
+from lightning_diffaug.loggers import close, log_final
 from lightning_diffaug.models.predictions import Predictions
 from lightning_diffaug.models.scores import corrected_scores, scores
 from lightning_diffaug.report import draw_samples, print_line, print_table, write_classes, write_metrics
@@ -144,7 +144,11 @@ def run(cfg: DictConfig, brief: bool = False) -> dict[str, float]:
         The final figures, as in ``metrics.json``.
     """
     with _quiet():
-        return _run(cfg, brief)
+        parts = build(cfg)
+        try:
+            return _run(parts, cfg, brief)
+        finally:
+            close(parts.trainer)
 
 
 @contextmanager
@@ -165,8 +169,7 @@ def _quiet() -> Iterator[None]:
         source.removeFilter(telling)
 
 
-def _run(cfg: DictConfig, brief: bool) -> dict[str, float]:
-    parts = build(cfg)
+def _run(parts: Parts, cfg: DictConfig, brief: bool) -> dict[str, float]:
     folder = Path(cfg.paths.output_dir)
     if parts.trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
@@ -33,3 +34,15 @@ def log_final(trainer: Trainer, figures: Mapping[str, float]) -> None:
                 "the final figures are not in %s (%s: %s); they are in metrics.json.",
                 type(logger).__name__, type(error).__name__, error,
             )  # fmt: skip
+
+
+@rank_zero_only
+def close(trainer: Trainer) -> None:
+    """Ends the runs of W&B that this process holds open: the next run of a sweep would go on in them.
+
+    Args:
+        trainer: After its run, or after what made it fail.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

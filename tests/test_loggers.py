@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_diffaug.loggers import log_final
+from lightning_diffaug.loggers import close, log_final
 
 FIGURES = {"test/acc": 0.75, "cost/fit_seconds": 12.5, "train/steps": 4.0}
 
@@ -85,3 +85,16 @@ def test_a_logger_that_refuses_is_a_warning_and_the_others_get_theirs(
 def test_without_loggers_nothing_happens(tmp_path: Path) -> None:
     log_final(_ran(tmp_path), FIGURES)
     assert not list(tmp_path.iterdir())
+
+
+def test_each_run_of_a_process_is_one_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for _ in range(2):
+        trainer = _ran(tmp_path, WandbLogger(save_dir=str(tmp_path), project="test", offline=True))
+        log_final(trainer, FIGURES)
+        close(trainer)
+    wandb.teardown()  # its service process
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
