@@ -16,7 +16,8 @@ SCANS = ("lines", "random")
 """How a scan sees a cloud: along parallel lines, as a laser scanner in an aircraft; or at random points."""
 
 _TINY = 1e-12  # the root's gradient at 0 is infinite
-_BAND = 3  # times as many points are near enough to a line as are taken of it
+_BAND = 2  # times as many points on either side of a line are near enough to it as are taken of it
+_ACROSS = 3  # points beyond the line that each of these is joined to
 
 
 def chamfer_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -99,20 +100,23 @@ def random_points(points: Cloud, count: int, rng: np.random.RandomState) -> Clou
 
 
 def scanned(points: Cloud, count: int, how: str, lines: int, rng: np.random.RandomState) -> Cloud:
-    """A sparse scan of a cloud: some of its points.
+    """A sparse scan of the surface that a cloud is of: at places between its points, as of another measurement.
 
     Args:
         points: (n, 3).
         count: Of the scan.
-        how: One of `SCANS`. ``lines``: points near parallel upright planes, as far as can be from each other in each.
+        how: One of `SCANS`. ``random``: midway between a point and the one nearest to it. ``lines``: where segments
+            between neighbouring points cross parallel upright planes, as far as can be from each other in each.
         lines: How many planes; their direction and place are drawn.
         rng: Of the draws.
 
     Returns:
-        (count, 3).
+        (count, 3), of each plane in turn. A scan of few points of a surface is like one of many, but for its heights,
+        which are interpolated over wider gaps.
     """
     if how == "random":
-        return random_points(points, count, rng)
+        drawn = rng.permutation(len(points))[np.arange(count) % len(points)]
+        return np.stack([(points[i] + points[_nearest_other(points, i)]) / 2 for i in drawn])
     angle = rng.uniform(0, math.pi)
     across = points[:, :2] @ np.array([math.cos(angle), math.sin(angle)], np.float32)
     low, high = float(across.min()), float(across.max())
@@ -120,6 +124,25 @@ def scanned(points: Cloud, count: int, how: str, lines: int, rng: np.random.Rand
     found = []
     for line, of_line in enumerate(np.array_split(np.arange(count), lines)):
         place = low + (high - low) * (line + shift) / lines
-        near = np.argsort(np.abs(across - place), kind="stable")[: _BAND * len(of_line)]
-        found.append(farthest_points(points[near], len(of_line), rng))
+        found.append(farthest_points(_crossings(points, across - place, _BAND * len(of_line)), len(of_line), rng))
     return np.concatenate(found)
+
+
+def _nearest_other(points: Cloud, index: int) -> int:
+    apart = np.square(points - points[index]).sum(1)
+    apart[index] = np.inf
+    return int(apart.argmin())
+
+
+def _crossings(points: Cloud, beside: Cloud, near: int) -> Cloud:
+    """Where segments between points on both sides of a plane, `near` on each, cross it; `beside` is how far beside."""
+    order = np.argsort(np.abs(beside), kind="stable")
+    first, second = order[beside[order] <= 0][:near], order[beside[order] > 0][:near]
+    if not len(second):  # the cloud is within the plane
+        return points[first]
+    apart = np.square(points[first][:, None] - points[second]).sum(2)
+    joined = np.argsort(apart, 1, kind="stable")[:, :_ACROSS]
+    first, second = np.repeat(first, joined.shape[1]), second[joined.ravel()]
+    share = beside[first] / (beside[first] - beside[second])
+    crossings: Cloud = points[first] + share[:, None] * (points[second] - points[first])
+    return crossings

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_diffaug.points import (
+    SCANS,
     chamfer_distance,
     farthest_points,
     mean_cloud,
@@ -67,13 +68,38 @@ def test_a_small_cloud_gives_each_of_its_points(choose: object) -> None:
     assert {tuple(p) for p in some.tolist()} == {tuple(p) for p in _cloud(5).tolist()}
 
 
-def test_a_scan_is_of_the_cloud_along_lines() -> None:
-    cloud = _cloud(3000)
-    scan = scanned(cloud, 30, "lines", 3, _rng(4))
-    assert {tuple(p) for p in scan.tolist()} <= {tuple(p) for p in cloud.tolist()}
-    assert len({tuple(p) for p in scan.tolist()}) == 30
-    for line in np.split(scan[:, :2], 3):
+def _sphere(n: int) -> np.ndarray:
+    points = _rng(2).normal(size=(n, 3))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("how", SCANS)
+@pytest.mark.parametrize(("points", "inside"), [(3000, 0.02), (300, 0.1)])
+def test_a_scan_is_of_the_surface_and_not_at_the_clouds_own_points(how: str, points: int, inside: float) -> None:
+    cloud = _sphere(points)
+    scan = scanned(cloud, 30, how, 3, _rng(4))
+    radius = np.linalg.norm(scan, axis=1)
+    assert radius.max() <= 1 + 1e-6
+    assert radius.mean() > 1 - inside
+    nearest = np.sqrt(np.square(scan[:, None] - cloud).sum(2)).min(1)
+    assert np.mean(nearest < 1e-4) < 0.1
+    assert len({tuple(p) for p in scan.tolist()}) > 25
+    assert np.array_equal(scan, scanned(cloud, 30, how, 3, _rng(4)))
+    assert not np.array_equal(scan, scanned(cloud, 30, how, 3, _rng(5)))
+
+
+@pytest.mark.parametrize("points", [3000, 100])
+def test_lines_are_lines_of_dense_and_of_sparse_clouds(points: int) -> None:
+    for line in np.split(scanned(_cloud(points), 30, "lines", 3, _rng(4))[:, :2], 3):
         width, length = np.linalg.svd(line - line.mean(0), compute_uv=False)[::-1]
-        assert length > 10 * width
-    assert np.array_equal(scan, scanned(cloud, 30, "lines", 3, _rng(4)))
-    assert not np.array_equal(scan, scanned(cloud, 30, "lines", 3, _rng(5)))
+        assert width < 1e-5
+        assert length > 1
+
+
+@pytest.mark.parametrize("how", SCANS)
+def test_a_cloud_without_two_sides_is_scanned_too(how: str) -> None:
+    for cloud in (np.ones((5, 3), np.float32), np.array([[0, 0, 1], [0, 0, 2]], np.float32), _cloud(1)):
+        scan = scanned(cloud, 9, how, 3, _rng())
+        assert scan.shape == (9, 3)
+        assert scan.dtype == np.float32
+        assert np.isfinite(scan).all()

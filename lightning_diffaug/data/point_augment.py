@@ -54,7 +54,7 @@ class CloudAugment(nn.Module):
 
 
 class ScanOf:
-    """A scan of a made cloud, for ``data.fill``: of one cloud always the same.
+    """A scan of a made cloud as the real ones are made, for ``data.fill``: of one cloud always the same.
 
     Args:
         points: Of the scan.

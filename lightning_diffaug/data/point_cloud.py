@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits
+from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits, Sample
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.cloud_files import SUFFIXES, read_cloud
 from lightning_diffaug.data.cloud_picture import oblique
@@ -40,7 +40,7 @@ Entry = tuple[Path, str]
 
 
 class PointCloudDataModule(AlignedDataModule):
-    """Dense clouds with a sparse scan of each, which points of them is drawn once for each file or tile.
+    """Dense clouds with a sparse scan of each; which places of them is drawn once for each file or tile.
 
     Samples are ``{"cloud": float32 (points, 3), "scan": float32 (scan_points, 3), "label": int}``.
 
@@ -56,7 +56,7 @@ class PointCloudDataModule(AlignedDataModule):
         root: The folder; None: the terrain.
         points: Of a dense cloud. A cloud of fewer points has some of them several times.
         scan_points: Of a scan.
-        scan: How a scan is made of a cloud: ``"lines"``, or ``"random"`` points of it.
+        scan: How a scan is made of all points of a cloud: ``"lines"``, or ``"random"``; see `points.scanned`.
         scan_lines: How many lines.
         sampling: How points of a dense cloud are chosen: ``"random"``, or ``"farthest"`` from each other.
         normalise: ``"ball"`` or ``"cube"``, of the clouds of `root`; None: as they are, in one unit.
@@ -111,6 +111,10 @@ class PointCloudDataModule(AlignedDataModule):
         names = class_names(self.root, parts, lambda entry: entry[1], LAYOUT)
         return AlignedSplits(*(self._files(parts[part], names) for part in PARTS))
 
+    def conversion(self, sample: Sample) -> Sample:
+        """Heights of terrain from the scan's mean height: it is 0 of real samples already, and of no made one."""
+        return sample if self.root is not None else {**sample, **_levelled(sample)}
+
     def model_facts(self) -> dict[str, Any]:
         """The training clouds' mean, as plain numbers, and how many classes there are to tell apart."""
         clouds = self.splits.train.fields[CLOUD]
@@ -127,10 +131,10 @@ class PointCloudDataModule(AlignedDataModule):
         tiles = terrain_tiles(part)
         pairs = []
         for number, tile in enumerate(tiles.clouds):
-            cloud, scan = self._pair(tile, None, np.random.RandomState([self.split_seed, number]))
-            level = np.array([0, 0, scan[:, 2].mean()], np.float32)
-            pairs.append((cloud - level, scan - level))
-        return _dataset(pairs, tiles.labels, CLASSES)
+            pairs.append(self._pair(tile, None, np.random.RandomState([self.split_seed, number])))
+        dataset = _dataset(pairs, tiles.labels, CLASSES)
+        dataset.fields |= _levelled(dataset.fields)
+        return dataset
 
     def _files(self, entries: Sequence[Entry], names: Sequence[str]) -> AlignedDataset:
         pairs = []
@@ -164,6 +168,12 @@ def _dataset(pairs: Sequence[tuple[Cloud, Cloud]], labels: list[int], names: Seq
         "label": labels,
     }
     return AlignedDataset(fields, names)
+
+
+def _levelled(fields: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Cloud and scan, (…, points, 3), with the scan's mean height at 0."""
+    level = fields[SCAN][..., 2:].mean(-2, keepdim=True) * torch.tensor([0.0, 0.0, 1.0])
+    return {name: fields[name] - level for name in (CLOUD, SCAN)}
 
 
 def _frame(points: Cloud, normalise: str | None, path: Path) -> tuple[Cloud, np.float32]:
