@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.points import Cloud
+
+Points = npt.NDArray[np.float64]
+"""(n, 3) as a file holds them; not float32, in which millions of metres, as of surveys, have steps of 0.5 m."""
 
 SUFFIXES = (".npz", ".npy", ".ply")
 POINTS, SCAN = "points", "scan"
@@ -34,8 +36,8 @@ class CloudFile:
         scan: (m, 3), a scan that came with it; None: there is none.
     """
 
-    points: Cloud
-    scan: Cloud | None = None
+    points: Points
+    scan: Points | None = None
 
 
 def read_cloud(path: Path) -> CloudFile:
@@ -71,7 +73,7 @@ def _arrays(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
         return loaded[POINTS if POINTS in names else names[0]], loaded[SCAN] if SCAN in loaded.files else None
 
 
-def _checked(points: npt.NDArray[Any], path: Path) -> Cloud:
+def _checked(points: npt.NDArray[Any], path: Path) -> Points:
     if points.ndim != 2 or points.shape[1] < 3 or not len(points) or points.dtype.kind not in "iuf":
         raise ConfigurationError(
             f"{path} holds {points.dtype} of shape {points.shape}, and a point cloud is numbers (n, 3 or more): x, y, "
@@ -83,7 +85,7 @@ def _checked(points: npt.NDArray[Any], path: Path) -> Cloud:
             f"{path} has points that are not finite, so its size would not be either. Take them out of the file, or "
             "the file out of the folder that real.root names."
         )
-    return found.astype(np.float32)
+    return found
 
 
 # PLY (Turk 1994) ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits, Sample
 from lightning_diffaug.data.base import at_least
-from lightning_diffaug.data.cloud_files import SUFFIXES, read_cloud
+from lightning_diffaug.data.cloud_files import SUFFIXES, Points, read_cloud
 from lightning_diffaug.data.cloud_picture import oblique
 from lightning_diffaug.data.parts import PARTS, VAL_NAMES, check_split, class_names, folder_parts
 from lightning_diffaug.data.terrain import CLASSES, terrain_tiles
@@ -140,10 +140,10 @@ class PointCloudDataModule(AlignedDataModule):
         pairs = []
         for path, _ in entries:
             content = read_cloud(path)
-            centre, scale = _frame(content.points, self.normalise, path)
-            scan = None if content.scan is None else (content.scan - centre) / scale
+            frame = _frame(content.points, self.normalise, path)
+            scan = None if content.scan is None else _framed(content.scan, *frame)
             rng = np.random.RandomState([self.split_seed, *path.stem.encode()])
-            pairs.append(self._pair((content.points - centre) / scale, scan, rng))
+            pairs.append(self._pair(_framed(content.points, *frame), scan, rng))
         return _dataset(pairs, [names.index(name) for _, name in entries], names)
 
     def _pair(self, points: Cloud, scan: Cloud | None, rng: np.random.RandomState) -> tuple[Cloud, Cloud]:
@@ -176,19 +176,23 @@ def _levelled(fields: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: fields[name] - level for name in (CLOUD, SCAN)}
 
 
-def _frame(points: Cloud, normalise: str | None, path: Path) -> tuple[Cloud, np.float32]:
+def _frame(points: Points, normalise: str | None, path: Path) -> tuple[Points, float]:
     """Centre and size of a cloud."""
     if normalise is None:
-        return np.zeros(3, np.float32), np.float32(1)
+        return np.zeros(3), 1.0
     low, high = points.min(0), points.max(0)
-    centre = points.mean(0) if normalise == "ball" else (low + high) / 2
+    centre: Points = points.mean(0) if normalise == "ball" else (low + high) / 2
     size = np.sqrt(np.square(points - centre).sum(1)).max() if normalise == "ball" else (high - low).max() / 2
-    if not size > 0:
+    if not (high > low).any():  # the mean of equal numbers may differ from them by a rounding
         raise ConfigurationError(
             f"{path} holds one point only (maybe many times), which has no size. Take it out of the folder that "
             "real.root names, or set real.normalise=null."
         )
-    return centre, size
+    return centre, float(size)
+
+
+def _framed(points: Points, centre: Points, size: float) -> Cloud:
+    return ((points - centre) / size).astype(np.float32)
 
 
 # The folder -----------------------------------------------------------------------------------------

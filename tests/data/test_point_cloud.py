@@ -175,6 +175,22 @@ def test_one_folder_is_split_by_ratio_and_a_scan_of_its_own_is_kept(tmp_path: Pa
     assert {tuple(p) for p in sample["scan"].tolist()} <= {tuple(p) for p in sample["cloud"].tolist()}
 
 
+@pytest.mark.parametrize("normalise", ["ball", "cube"])
+def test_a_cloud_far_from_the_origin_keeps_its_shape(normalise: str, tmp_path: Path) -> None:
+    """A tile of a city in UTM: metres east and north of an origin far away."""
+    near = np.random.RandomState(0).uniform([0, 0, 0], [100, 80, 20], (100_000, 3))
+    far = near + np.array([5e5, 4.65e6, 300])
+    clouds = []
+    for name, points in (("near", near), ("far", far)):
+        for part in ("train", "val", "test"):
+            (tmp_path / name / part).mkdir(parents=True)
+            np.savez(tmp_path / name / part / "a.npz", points=points, scan=points[:50])
+        data = PointCloudDataModule(tmp_path / name, normalise=normalise)
+        clouds.append(data.splits.test.fields)
+    for field in ("cloud", "scan"):
+        torch.testing.assert_close(clouds[1][field], clouds[0][field], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["missing", "empty", "no test", "mixed", "unknown class"])
 def test_another_layout_is_refused_with_the_expected_one(case: str, tmp_path: Path) -> None:
     root = tmp_path / "data"
