@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,7 @@ def read_cloud(path: Path) -> CloudFile:
     """
     try:
         points, scan = _arrays(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigurationError(
             f"{path} cannot be read as a point cloud ({error}), so the data set is incomplete. Repair the file, or "
             "take it out of the folder that real.root names."
@@ -63,10 +65,10 @@ def read_cloud(path: Path) -> CloudFile:
 def _arrays(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
     if path.suffix.lower() == ".ply":
         return _read_ply(path.read_bytes()), None
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded, None
-    with loaded:
+    with path.open("rb") as file:  # numpy leaves what it opens open where it is no archive
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, None
         names = [name for name in loaded.files if name != SCAN]
         if POINTS not in names and len(names) != 1:
             raise ValueError(f"it holds {names}, and none is called {POINTS!r}")
@@ -123,6 +125,8 @@ def _ply_header(content: bytes) -> tuple[str, list[_Element], bytes]:
                 order = _PLY_ORDERS[kind]
             case ["element", name, count]:
                 elements.append(_Element(name, int(count), ()))
+            case ["property", *_] if not elements:
+                raise ValueError("its header names a property before any element")
             case ["property", "list", _, _, name]:
                 elements[-1] = _with(elements[-1], "list", name)
             case ["property", kind, name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ class PointCloudDataModule(AlignedDataModule):
             content = read_cloud(path)
             frame = _frame(content.points, self.normalise, path)
             scan = None if content.scan is None else _framed(content.scan, *frame)
-            rng = np.random.RandomState([self.split_seed, *path.stem.encode()])
+            rng = np.random.RandomState([self.split_seed, *os.fsencode(path.stem)])
             pairs.append(self._pair(_framed(content.points, *frame), scan, rng))
         return _dataset(pairs, [names.index(name) for _, name in entries], names)
 
@@ -200,7 +201,11 @@ def _framed(points: Points, centre: Points, size: float) -> Cloud:
 
 def _entries(folder: Path) -> list[Entry]:
     def clouds(of: Path) -> list[Path]:
-        return sorted(path for path in of.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        return sorted(
+            path
+            for path in of.iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        )
 
     found = [(path, ONE_CLASS) for path in clouds(folder)]
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import os
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +101,12 @@ def _ply(kind: str) -> bytes:
     return header.encode() + b"".join(struct.pack(f"{order}Bffd", 7, *v) for v in VERTICES) + b"\x03" + bytes(12)
 
 
+def _npz() -> bytes:
+    content = io.BytesIO()
+    np.savez(content, points=VERTICES)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("kind", ["ascii", "binary_little_endian", "binary_big_endian"])
 def test_vertices_of_a_ply_file(kind: str, tmp_path: Path) -> None:
     (tmp_path / "a.ply").write_bytes(_ply(kind))
@@ -122,7 +131,10 @@ def test_arrays_and_a_scan_that_comes_with_them(tmp_path: Path) -> None:
         ("a.ply", _ply("binary_little_endian")[:-80], "buffer is smaller"),
         ("a.ply", _ply("ascii").replace(b"float x", b"float u"), "no x"),
         ("a.ply", _ply("ascii").replace(b"vertex 4", b"vertex 9"), "a.ply"),
+        ("a.ply", _ply("ascii").replace(b"element vertex 4\n", b""), "property before any element"),
         ("a.npz", b"nothing of the kind", "a.npz"),
+        ("a.npz", _npz()[:-40], "not a zip file"),
+        ("a.npz", _npz().replace(VERTICES.tobytes(), bytes(VERTICES.nbytes)), "CRC"),
         ("a.npy", np.zeros((4, 2)), "numbers"),
         ("a.npy", np.full((4, 3), np.nan), "not finite"),
     ],
@@ -189,6 +201,19 @@ def test_a_cloud_far_from_the_origin_keeps_its_shape(normalise: str, tmp_path: P
         clouds.append(data.splits.test.fields)
     for field in ("cloud", "scan"):
         torch.testing.assert_close(clouds[1][field], clouds[0][field], rtol=0, atol=1e-5)
+
+
+def test_hidden_files_are_not_read(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    (root / "test" / "._0.ply").write_bytes(b"what macOS keeps beside a file")
+    assert len(PointCloudDataModule(root).splits.test) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system refuses such a name")
+def test_a_name_in_another_encoding_is_read(tmp_path: Path) -> None:
+    root = _folder(tmp_path)
+    (root / "test" / "0.npz").rename(root / "test" / os.fsdecode(b"caf\xe9.npz"))  # Latin-1
+    assert len(PointCloudDataModule(root).splits.test) == 3
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "no test", "mixed", "unknown class"])
