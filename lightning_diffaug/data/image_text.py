@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits, Sample
 from lightning_diffaug.data.caption_files import NAMES, find_captions, read_captioned
@@ -140,9 +141,11 @@ def _dataset(images: Tensor, texts: Sequence[str]) -> AlignedDataset:
 
 
 def _pairs(folder: Path, root: Path) -> list[Pair]:
-    """The images of a folder with their captions, which its own file says, or that of the root."""
+    """The images of a folder with their captions, which its own file says, or that of the root; [] of an empty one."""
     path = find_captions(folder) or find_captions(root)
     if path is None:
+        if not _holds_images(folder):
+            return []
         raise ConfigurationError(
             f"{folder} has no file of captions, so nothing says what its images show. Add captions.csv there, or set "
             f"real.root to a folder of this layout.\n{LAYOUT}"
@@ -159,12 +162,16 @@ def _pairs(folder: Path, root: Path) -> list[Pair]:
                 f"take the line out; file_name is relative to the file of captions.\n{LAYOUT}"
             )
         found.append((image, entry.caption))
-    if not found:
+    if not found and _holds_images(folder):
         raise ConfigurationError(
             f"{path} has no caption of an image in {folder}. Write file_name as {folder.name}/…, or put a captions.csv "
             f"into {folder}.\n{LAYOUT}"
         )
     return found
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
 def _first(pairs: Sequence[Pair]) -> list[Pair]:

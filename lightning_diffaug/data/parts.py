@@ -32,7 +32,7 @@ def folder_parts(
 
     Args:
         root: The folder (``real.root``): with ``train/`` and ``test/`` (and ``val/``, else it is split off the training
-            part), or all in one.
+            part; of `VAL_NAMES` it is the first that holds something), or all in one.
         read: The samples below a folder, in a fixed order; [] where there are none. It says itself what is wrong.
         layout: What is expected, for errors.
         split: Shares of training, validation and test (``real.split``).
@@ -58,20 +58,19 @@ def folder_parts(
             raise ConfigurationError(f"real.root={root} holds nothing that can be read. Set real.root.\n{layout}")
         return divided(whole, PARTS, split)
     parts = {"train": list(read(root / "train"))}
-    val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-    for name, folder in (("val", val), ("test", root / "test")):
-        if folder is not None and folder.is_dir():
-            parts[name] = list(read(folder))
+    for part, names in (("val", VAL_NAMES), ("test", ("test",))):
+        folders = [root / name for name in names if (root / name).is_dir()]
+        parts[part] = next((found for folder in folders if (found := list(read(folder)))), [])
     if not parts["train"]:
         raise ConfigurationError(f"real.root={root}: train/ is empty, so there is nothing to train on.\n{layout}")
-    if not parts.get("test"):
+    if not parts["test"]:
         raise ConfigurationError(
             f"real.root={root} has train/ but no test/ (test/ is missing or empty): without samples of their own the "
             f"final figures would mean nothing. Add them, or put all into one folder, which is then divided.\n{layout}"
         )
-    if not parts.get("val"):
+    if not parts["val"]:
         share = split[1] / (split[0] + split[1])
-        log.info("%s has no val/: %.0f %% of train/ are set aside for validation.", root, 100 * share)
+        log.info("%s has no val/, or an empty one: %.0f %% of train/ are set aside for validation.", root, 100 * share)
         parts |= divided(parts["train"], PARTS[:2], (1 - share, share))
     return parts
 

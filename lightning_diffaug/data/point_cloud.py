@@ -16,7 +16,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.cloud_files import SUFFIXES, Points, read_cloud
 from lightning_diffaug.data.cloud_picture import oblique
-from lightning_diffaug.data.parts import PARTS, VAL_NAMES, check_split, class_names, folder_parts
+from lightning_diffaug.data.parts import PARTS, check_split, class_names, folder_parts
 from lightning_diffaug.data.terrain import CLASSES, terrain_tiles
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.points import SCANS, Cloud, farthest_points, mean_cloud, random_points, scanned
@@ -106,7 +106,7 @@ class PointCloudDataModule(AlignedDataModule):
         """Cuts the tiles, or finds the files, divides and reads them."""
         if self.root is None:
             return AlignedSplits(*(self._terrain(part) for part in PARTS))
-        if not (self.root / "train").is_dir() or not any((self.root / name).is_dir() for name in VAL_NAMES):
+        if not (self.root / "train").is_dir():
             log.info("%s is split by ratio: clouds of one place may then be in several parts", self.root)
         parts = folder_parts(self.root, _entries, LAYOUT, self.split, self.split_seed, label=lambda entry: entry[1])
         names = class_names(self.root, parts, lambda entry: entry[1], LAYOUT)
@@ -214,10 +214,5 @@ def _entries(folder: Path) -> list[Entry]:
         raise ConfigurationError(
             f"{folder} has clouds beside folders of clouds ({of_classes[0][1]}/), so whether there are classes is a "
             f"guess. Put all into folders of classes, or none; real.root names the data.\n{LAYOUT}"
-        )
-    if not found and not of_classes:
-        raise ConfigurationError(
-            f"{folder} holds no point cloud ({', '.join(SUFFIXES)}), neither itself nor in folders of classes. Set "
-            f"real.root to a folder of this layout.\n{LAYOUT}"
         )
     return found or of_classes

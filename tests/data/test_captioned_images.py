@@ -114,8 +114,11 @@ def test_what_is_wrong_with_captions_is_said_with_file_and_line(tmp_path: Path, 
 
 
 def test_another_layout_is_refused_with_the_one_that_is_expected(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no file of captions[\s\S]*<root>/train/captions.csv"):
+    with pytest.raises(ConfigurationError, match=r"holds nothing[\s\S]*<root>/train/captions.csv"):
         ImageTextDataModule(tmp_path).setup()
+    _images(tmp_path / "plain", ["0.png"])
+    with pytest.raises(ConfigurationError, match=r"no file of captions[\s\S]*<root>/train/captions.csv"):
+        ImageTextDataModule(tmp_path / "plain").setup()
     with pytest.raises(ConfigurationError, match=r"is not a folder[\s\S]*Expected is either"):
         ImageTextDataModule(tmp_path / "nowhere").setup()
     _images(tmp_path / "train", ["0.png"])
@@ -125,3 +128,22 @@ def test_another_layout_is_refused_with_the_one_that_is_expected(tmp_path: Path)
     (tmp_path / "train" / "captions.csv").write_bytes("file_name,caption\n0.png,größer\n".encode("latin-1"))
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         ImageTextDataModule(tmp_path / "train").setup()
+
+
+@pytest.mark.parametrize("of_root", [False, True])
+def test_an_empty_validation_folder_is_as_none_and_one_without_captions_is_refused(
+    of_root: bool, tmp_path: Path
+) -> None:
+    for part, n in (("train", 8), ("test", 4)):
+        names = [f"{i}.png" for i in range(n)]
+        _images(tmp_path / part, names)
+        if not of_root:
+            _csv(tmp_path / part, [(name, "a cat") for name in names])
+    if of_root:
+        _csv(tmp_path, [(f"{part}/{i}.png", "a cat") for part, n in (("train", 8), ("test", 4)) for i in range(n)])
+    (tmp_path / "val").mkdir()
+    splits = ImageTextDataModule(tmp_path).splits
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [7, 1, 4]
+    _images(tmp_path / "val", ["0.png"])
+    with pytest.raises(ConfigurationError, match=r"has no (file of captions|caption of an image in)"):
+        ImageTextDataModule(tmp_path).setup()

@@ -177,6 +177,13 @@ def test_a_folder_without_classes_or_validation_data(tmp_path: Path) -> None:
     assert float(cloud.abs().max()) == pytest.approx(1, abs=1e-5)
 
 
+def test_an_empty_validation_folder_is_as_none(tmp_path: Path) -> None:
+    root = _folder(tmp_path, ("car", "tree"), each=8, parts=("train", "test"))
+    (root / "val" / "car").mkdir(parents=True)
+    splits = PointCloudDataModule(root).splits
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [14, 2, 16]
+
+
 def test_one_folder_is_split_by_ratio_and_a_scan_of_its_own_is_kept(tmp_path: Path) -> None:
     for i in range(10):
         points = _cloud(50, i)
