@@ -20,8 +20,9 @@ from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
 from lightning_diffaug.naming import build, name_of
 from lightning_diffaug.probing import spread
 from lightning_diffaug.randomness import untouched_rng
+from lightning_diffaug.ranges import with_ranges
 from lightning_diffaug.real_transform import transform_of_synthetic
-from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe, value_range
+from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.soft_labels import SoftLabels
 from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
@@ -33,8 +34,6 @@ from lightning_diffaug.wrapping import (
     raw_view,
 )
 
-_PROBED_FOR_RANGE = 256
-_PROBED_FOR_CLASSES = 4096
 _PROBED_FOR_STRINGS = 128
 
 
@@ -125,7 +124,7 @@ class RealTraining:
                 real, facts.dataset, raw_data, raw is not None or is_stream, template, real_sample, spec,
                 synthetic_transform, augment_synthetic,
             )  # fmt: skip
-            spec = _ranged(spec, raw_data, template, value_range)
+            spec = with_ranges(spec, raw_data, template, value_range)
             distinct = sorted(set(values), key=lambda value: (isinstance(value, str), value)) if values else []
             adapter = SampleAdapter(template, spec, distinct, fill)
         index = None
@@ -302,46 +301,3 @@ def _check_strings(raw: Dataset[Any], template: Any, spec: SampleSpec, fill: Map
                 f'fields={{"{spec.fields[0].path}": "image", "{path}": "label"}} (key data.fields), or with the image '
                 "alone if it is none: synthetic samples then have 'synthetic/<slot>/<row>' there."
             )
-
-
-def _ranged(
-    spec: SampleSpec,
-    raw: Dataset[Any] | None,
-    template: Any,
-    given: tuple[float, float] | Mapping[str, tuple[float, float]] | None,
-) -> SampleSpec:
-    """The specification with the value ranges of floating-point fields and masks."""
-    of_fields = given if isinstance(given, Mapping) else {}
-    if unknown := set(of_fields) - {field.name for field in spec.continuous}:
-        raise ConfigurationError(
-            f"data.image_range says the range of {sorted(unknown)}, and the fields are "
-            f"{[field.name for field in spec.continuous]}. Set data.image_range to (low, high), or name these."
-        )
-    ranged = []
-    for field in spec.fields:
-        floating = field.continuous and field.torch_dtype.is_floating_point
-        if field.name in of_fields:
-            low, high = of_fields[field.name]
-        elif floating and given is not None and not isinstance(given, Mapping):
-            low, high = given
-        elif floating or field.is_mask:
-            low, high = _found_range(field, raw, template)
-        else:
-            low, high = field.low, field.high
-        if field.continuous and not low < high:
-            raise ConfigurationError(
-                f"field {field.path!r} has the value range [{low}, {high}], so it cannot be scaled for a "
-                f"generator. Give image_range=(low, high), or {{{field.name}: [low, high]}} (key data.image_range)."
-            )
-        ranged.append(dataclasses.replace(field, low=float(low), high=float(high)))
-    return SampleSpec(tuple(ranged))
-
-
-def _found_range(field: FieldSpec, raw: Dataset[Any] | None, template: Any) -> tuple[float, float]:
-    samples = [template]
-    if raw is not None:
-        # more of masks: the highest class may be rare
-        samples = [raw[i] for i in spread(raw, _PROBED_FOR_CLASSES if field.is_mask else _PROBED_FOR_RANGE)]
-    values = [leaf_to_tensor(leaves(sample)[field.path], field) for sample in samples]
-    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    return (min(low, 0.0), max(high, 1.0)) if field.is_mask else value_range(low, high)

@@ -147,3 +147,27 @@ def test_a_range_is_found_over_the_data_and_not_on_one_sample() -> None:
 
     assert (_data(Ramp()).spec["image"].low, _data(Ramp()).spec["image"].high) == (0.0, 11.5)
     assert _data(Ramp(), value_range=(-1.0, 20.0)).spec["image"].high == 20.0
+
+
+@pytest.mark.parametrize("given", [(-1.25, 1.25), {"image": (-1.25, 1.25)}, {"image": (0.0, 11.0)}])
+def test_a_given_range_that_does_not_hold_the_data_is_refused(given: Any) -> None:
+    class Metres(Images):
+        def __getitem__(self, index: int) -> Any:
+            return torch.full((1, 4, 4), index / 2.0), self.targets[index]
+
+    with pytest.raises(ConfigurationError, match=r"'0'.*\[0, 11\.5\].* data\.image_range .*\{image: \[") as error:
+        _data(Metres(), value_range=given)
+    assert "11.5]}" in str(error.value)
+    spec = _data(Metres(), value_range={"image": (0.0, 11.45)}).spec
+    assert spec["image"].high == 11.45, "a little more is rounding"
+
+
+def test_a_given_range_holds_every_class_of_a_mask() -> None:
+    class Masks(Images):
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index)[0], torch.full((4, 4), index + 100)
+
+    fields = {"0": "image", "1": "mask"}
+    assert _data(Masks(), fields=fields, value_range={"mask": (0, 123)}).spec["mask"].high == 123
+    with pytest.raises(ConfigurationError, match=r"\[100, 123\]"):
+        _data(Masks(), fields=fields, value_range={"mask": (0, 122)})

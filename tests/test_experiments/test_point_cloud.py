@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from lightning_diffaug.data import PointCloudDataModule
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.experiment import run
 from lightning_diffaug.paths import config_dir
 from lightning_diffaug.pool import SyntheticPool
@@ -55,16 +56,28 @@ def test_clouds_are_made_of_real_scans_and_the_test_is_on_real_clouds(tmp_path: 
     assert made["cloud"].shape == (16, 24, 3)
 
 
-def test_clouds_of_ones_own_made_by_class_with_scans_made_of_them(tmp_path: Path) -> None:
+def _own(root: Path) -> str:
     for part, count in (("train", 6), ("val", 2), ("test", 3)):
         for name in ("car", "tree"):
-            folder = tmp_path / "data" / part / name
+            folder = root / "data" / part / name
             folder.mkdir(parents=True)
             for i in range(count):
                 points = torch.randn(50, 3, generator=torch.Generator().manual_seed(i)).numpy()
                 np.save(folder / f"{i}.npy", points)
-    figures = run(_config(tmp_path, f"real.root={tmp_path / 'data'}", "data.synthetic_fraction=0.25"))
+    return f"real.root={root / 'data'}"
+
+
+def test_clouds_of_ones_own_made_by_class_with_scans_made_of_them(tmp_path: Path) -> None:
+    figures = run(_config(tmp_path, _own(tmp_path), "data.synthetic_fraction=0.25"))
     assert figures["test/chamfer"] > 0
     assert figures["mix/achieved_fraction"] == pytest.approx(0.25, abs=0.05)
     assert {"mix/reuse_class_car", "mix/reuse_class_tree"} <= set(figures)
     assert set(_pool(tmp_path).read(0).fields) == {"cloud", "label"}
+
+
+def test_clouds_in_their_own_unit_need_their_range(tmp_path: Path) -> None:
+    own = (_own(tmp_path), "real.normalise=null")
+    with pytest.raises(ConfigurationError, match=r"'cloud' is within \[-1\.25, 1\.25\].*data\.image_range"):
+        run(_config(tmp_path, *own))
+    figures = run(_config(tmp_path, *own, "data.image_range.cloud=[-5,5]"))
+    assert figures["test/chamfer"] > 0
