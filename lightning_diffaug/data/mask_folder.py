@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import tv_tensors
@@ -22,9 +24,12 @@ LAYOUT = """Expected is either
   <root>/train/images/<name>.png + <root>/train/masks/<name>.png   <root>/val/…   <root>/test/…   (val may be absent)
 or one folder that is split by ratio (real.split)
   <root>/images/<name>.png + <root>/masks/<name>.png
-A mask is a png of the image's size whose grey or palette values are class numbers: 0 background, then 1, 2, …"""
+A mask is a png, bmp or tif of the image's size whose grey or palette values are class numbers: 0 background, then 1,
+2, …"""
 DEFAULT_SIZE = 32
 IGNORED = 255
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
+_LOSSY = ("jpeg", "tiff_jpeg", "webp")
 _NUMBERS = frozenset({"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -32,6 +37,15 @@ _NUMBERS = frozenset({"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 class _Pair:
     image: Path
     mask: Path
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A mask at the size that is used, and the classes of the whole file."""
+
+    values: Tensor
+    low: int
+    high: int
 
 
 def mask_splits(
@@ -53,8 +67,8 @@ def mask_splits(
     parts = folder_parts(root, _pairs, LAYOUT, split, split_seed)
     native, channels = probe([pair.image for pair in parts["train"]])
     pixels = min(native, DEFAULT_SIZE) if size is None else size
-    masks = {part: [_mask(pair) for pair in pairs] for part, pairs in parts.items()}
-    number = max(int(mask.max()) for mask in masks["train"]) + 1 if classes is None else classes
+    masks = {part: [_mask(pair, pixels) for pair in pairs] for part, pairs in parts.items()}
+    number = max(mask.high for mask in masks["train"]) + 1 if classes is None else classes
     if number < 2:
         raise ConfigurationError(
             f"real.root={root}: the training masks hold no class but 0, so there is nothing to segment. Set real.root "
@@ -67,7 +81,7 @@ def mask_splits(
     def dataset(part: str) -> AlignedDataset:
         fields = {
             "image": ImageFiles([pair.image for pair in parts[part]], pixels, channels).read(),
-            "mask": torch.stack([_resized(mask, pixels) for mask in masks[part]]),
+            "mask": torch.stack([mask.values for mask in masks[part]]),
         }
         return AlignedDataset(fields, wrap={"image": tv_tensors.Image, "mask": tv_tensors.Mask})
 
@@ -108,11 +122,11 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _mask(pair: _Pair) -> Tensor:
-    """Class numbers as they are in the file, int64 (H, W)."""
+def _mask(pair: _Pair, size: int) -> _Mask:
+    """Reads one mask and reduces it at once: thousands of whole ones would fill the memory."""
     try:
         with Image.open(pair.mask) as file:
-            mode, values = file.mode, np.asarray(file)
+            mode, values, compression = file.mode, np.asarray(file), file.info.get("compression")
         with Image.open(pair.image) as file:
             width, height = ImageOps.exif_transpose(file).size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -120,6 +134,7 @@ def _mask(pair: _Pair) -> Tensor:
             f"{pair.mask} or its image cannot be read ({error}), so the data set is incomplete. Repair the file, take "
             "both out, or set real.root to another folder."
         ) from error
+    _check_lossless(pair.mask, compression)
     if mode not in _NUMBERS:
         raise ConfigurationError(
             f"{pair.mask} has colours (mode {mode}) in place of class numbers. Save masks with one grey or palette "
@@ -130,11 +145,21 @@ def _mask(pair: _Pair) -> Tensor:
             f"{pair.mask} is {values.shape[1]} by {values.shape[0]} pixels and {pair.image.name} {width} by {height}: "
             "they do not belong together. Give both one size, or set real.root to another folder."
         )
-    return torch.from_numpy(values.astype(np.int64))
+    return _Mask(_resized(values, size), int(values.min()), int(values.max()))
 
 
-def _check_classes(path: Path, mask: Tensor, number: int, root: Path, told: bool) -> None:
-    low, high = int(mask.min()), int(mask.max())
+def _check_lossless(path: Path, compression: str | None) -> None:
+    if path.suffix.lower() in _LOSSLESS and compression not in _LOSSY:
+        return
+    raise ConfigurationError(
+        f"{path} is a mask in a format that can change values ({path.suffix[1:]}), so that pixels at edges would be of "
+        "classes that are not there. Save the masks anew as png, from the class numbers and not from this file, or set "
+        f"real.root to another folder.\n{LAYOUT}"
+    )
+
+
+def _check_classes(path: Path, mask: _Mask, number: int, root: Path, told: bool) -> None:
+    low, high = mask.low, mask.high
     if low >= 0 and high < number and high != IGNORED:
         return
     wrong = high if high >= number or high == IGNORED else low
@@ -148,8 +173,11 @@ def _check_classes(path: Path, mask: Tensor, number: int, root: Path, told: bool
     raise ConfigurationError(f"{path} of real.root={root} holds {why}.")
 
 
-def _resized(mask: Tensor, size: int) -> Tensor:
-    """The central square at another size, each pixel the nearest one's class: the place that `ImageFiles` shows."""
-    whole = Image.fromarray(mask.numpy().astype(np.int32))
+def _resized(mask: NDArray[Any], size: int) -> Tensor:
+    """The central square at another size, each pixel the nearest one's class: the place that `ImageFiles` shows.
+
+    int64 (size, size).
+    """
+    whole = Image.fromarray(mask.astype(np.int32))
     fitted = ImageOps.fit(whole, (size, size), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(fitted)).to(torch.int64)

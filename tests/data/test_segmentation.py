@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,24 +63,30 @@ def test_scenes_are_the_same_each_time_and_every_class_is_in_every_part() -> Non
 
 
 def test_no_image_of_a_digit_and_no_region_of_a_photograph_is_in_two_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[bytes] = []
+    written: dict[str, set[bytes]] = {}
     columns = torch.arange(640.0).expand(427, -1) * 255 / 639
+    part_of = digit_scenes._part
+
+    def recorded(part: str, *rest: Any) -> Any:
+        inks = written.setdefault(part, set())
+        monkeypatch.setattr(digit_scenes, "_write", lambda scene, mask, ink, *_: inks.add(ink.numpy().tobytes()))
+        return part_of(part, *rest)
+
     monkeypatch.setattr(digit_scenes, "_photographs", lambda: [columns, columns])
-    monkeypatch.setattr(digit_scenes, "_write", lambda scene, mask, ink, *_: written.append(ink.numpy().tobytes()))
+    monkeypatch.setattr(digit_scenes, "_part", recorded)
     splits = digit_scenes.digit_scenes()
     edges = [(int(part.fields["image"].min()), int(part.fields["image"].max())) for part in
              (splits.train, splits.val, splits.test)]  # fmt: skip
     assert edges[0][1] < edges[1][0] + 1
     assert edges[1][1] < edges[2][0] + 1
-    per_part, parts = [], (splits.train, splits.val, splits.test)
     monkeypatch.undo()
     digits = digit_scenes.DigitsDataModule().load()
     for part in ("train", "val", "test"):
         images = getattr(digits, part).images[:, 0].to(torch.float32) / 255
-        per_part.append({image.numpy().tobytes() for image in images})
-    assert all(sum(ink in of for of in per_part) == 1 for ink in written)
-    assert all(any(ink in of for ink in written) for of in per_part)
-    assert len(parts[2]) > len(parts[0])
+        assert written[part]
+        assert written[part] <= {image.numpy().tobytes() for image in images}
+        assert all(written[part].isdisjoint(of) for other, of in written.items() if other != part)
+    assert len(splits.test) > len(splits.train)
 
 
 def test_a_mask_is_where_the_ink_differs_from_the_photograph() -> None:
@@ -121,6 +129,38 @@ def test_image_and_mask_are_cropped_and_resized_alike(tmp_path: Path) -> None:
         assert float(agree.float().mean()) > 0.97
 
 
+def test_masks_of_a_large_folder_are_not_held_whole(tmp_path: Path) -> None:
+    side, n = 800, 24
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    values = np.zeros((side, side), np.uint8)
+    values[200:600, 300:500] = 3
+    for i in range(n):
+        Image.fromarray(values).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray(values).save(tmp_path / "masks" / f"{i}.png")
+    data = SegmentationDataModule(tmp_path, size=16)
+    tracemalloc.start()
+    try:
+        data.setup()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 8 * side**2, "some masks of int64"
+    assert data.mask_classes == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "TIFF"])
+def test_masks_of_other_lossless_formats_are_read(tmp_path: Path, suffix: str) -> None:
+    write_pairs(tmp_path, n=6)
+    for mask in sorted((tmp_path / "masks").iterdir()):
+        Image.open(mask).save(mask.with_suffix(f".{suffix}"))
+        mask.unlink()
+    data = SegmentationDataModule(tmp_path, split=(0.4, 0.3, 0.3))
+    parts = (data.splits.train, data.splits.val, data.splits.test)
+    seen = {bytes(mask.numpy()) for part in parts for mask in part.fields["mask"]}
+    assert seen == {bytes(torch.from_numpy(square(0, 1 + i % 2, i % 5)[1]).long().numpy()) for i in range(6)}
+
+
 def no_mask(root: Path) -> None:
     (root / "train" / "masks" / "2.png").unlink()
 
@@ -149,6 +189,24 @@ def broken(root: Path) -> None:
     (root / "train" / "masks" / "2.png").write_text("no image")
 
 
+def lossy(root: Path) -> None:
+    mask = root / "train" / "masks" / "2.png"
+    Image.open(mask).save(mask.with_suffix(".jpg"), quality=100)
+    mask.unlink()
+
+
+def lossy_tiff(root: Path) -> None:
+    mask = root / "train" / "masks" / "2.png"
+    Image.open(mask).save(mask.with_suffix(".tif"), compression="jpeg")
+    mask.unlink()
+
+
+def undecidable(root: Path) -> None:
+    mask = root / "train" / "masks" / "2.png"
+    Image.open(mask).save(mask.with_suffix(".webp"), lossless=True)
+    mask.unlink()
+
+
 def only_background(root: Path) -> None:
     for path in (root / "train" / "masks").iterdir():
         Image.fromarray(np.zeros((12, 12), np.uint8)).save(path)
@@ -163,6 +221,9 @@ def only_background(root: Path) -> None:
         (unknown_class, r"2\.png of real\.root=.*class 7.*0 … 2.*real\.classes"),
         (ignored, r"2\.png of real\.root=.*\(255\).*give them a class"),
         (coloured, r"2\.png has colours \(mode RGB\).*real\.root"),
+        (lossy, r"train/masks/2\.jpg is a mask in a format that can change values.*as png.*real\.root"),
+        (lossy_tiff, r"train/masks/2\.tif is a mask in a format that can change values"),
+        (undecidable, r"train/masks/2\.webp is a mask in a format that can change values"),
         (broken, r"2\.png .*cannot be read.*real\.root"),
         (only_background, r"no class but 0"),
     ],
