@@ -69,8 +69,11 @@ def audit(
             return {AUDITED: 0.0}
         copy = next((gate for gate in gates if isinstance(gate, NotCopy)), NotCopy())
         unique = next((gate for gate in gates if isinstance(gate, Unique)), Unique())
-        how: dict[str, Any] = {"ratio": copy.ratio, "shift": copy.shift, "mirror": copy.mirror, "field": copy.field}
-        field = data.spec[compared_field(data.spec, copy.field)]
+        made = data.spec.without(pool.header.given)
+        if copy.field is None and not made.continuous:
+            _absent((DUPLICATES, f"{COPIES}*"), "the generator makes texts, and all else is real samples' own")
+            return {AUDITED: 0.0}
+        field = data.spec[compared_field(made, copy.field)]
         samples = _samples(pool, slots, field, min(most, max(_LEAST, _COMPARISONS // len(training))))
         log.info(
             "counting near-copies among %d pooled samples (they are compared with %d real ones)",
@@ -78,6 +81,7 @@ def audit(
             len(training),
         )
         figures = {AUDITED: float(len(samples))}
+        how: dict[str, Any] = {"ratio": copy.ratio, "shift": copy.shift, "mirror": copy.mirror, "field": field.name}
         against_training, duplicates = NotCopy(**how), Unique(unique.ratio, field.name)
         against_training.bind(training)
         duplicates.bind(training)

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.feedback.learner import network_name
-from lightning_diffaug.gates.choice import chosen_gates
+from lightning_diffaug.gates.choice import chosen_gates, named_gates
 from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.generators.device import tell_trainer_devices
 from lightning_diffaug.mixing.sampler import MixSampler, MixSettings
@@ -33,14 +33,14 @@ from lightning_diffaug.ranks import Ranks
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.refill.fitted import NO_SNAPSHOT, remove_unfinished
 from lightning_diffaug.refill.in_process import InProcessRefill, NoRefill
-from lightning_diffaug.refill.job import Job, made_spec, reads_data
+from lightning_diffaug.refill.job import Job, given_fields, made_spec, reads_data
 from lightning_diffaug.refill.local import LocalRefill
 from lightning_diffaug.refill.protocol import Refill
 from lightning_diffaug.refill.settings import RefillSettings
 from lightning_diffaug.refill.supply import WindowSupply
 from lightning_diffaug.run import MixRun
 from lightning_diffaug.snapshot import Snapshot
-from lightning_diffaug.spec import FieldSpec
+from lightning_diffaug.spec import FieldSpec, SampleSpec
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,8 @@ def _refill(
             made = made_spec(data.spec, generator, planning)
             generator.bind(made, tuple(data.class_names))  # what is wrong is said before anything starts
     tell_trainer_devices(generator, devices)
-    gate_names = [name_of(gate, "gates") for gate in _gates(pool.gates, data)]
+    judged = data.spec.without(given_fields(data.spec, generator, planning))
+    gate_names = named_gates(_gates(pool.gates, data, judged), data.spec, judged)
     gates = [build(name, "gates") for name in gate_names]
     fits = named is not None and hasattr(generator, "fit_key")
     check_learner(pool, generator, gates)
@@ -189,7 +190,7 @@ def _refill(
     contamination = next((gate for gate in gates if hasattr(gate, "bind_held_out")), None)
     unseen = None
     if contamination is not None:
-        unseen = held_out(data.spec[compared_field(data.spec, getattr(contamination, "field", None))])
+        unseen = held_out(data.spec[compared_field(judged, getattr(contamination, "field", None))])
     run_dir = pool.cache_dir / "runs" / f"{run_id}-{machine_id()}-{os.getpid()}"
     job = Job(
         generator=named or _LIVE_OBJECT,
@@ -231,13 +232,16 @@ def _refill(
         raise
 
 
-def _gates(gates: Any, data: RealTraining) -> list[Any]:
-    if data.copied or isinstance(gates, (list, tuple)):
+def _gates(gates: Any, data: RealTraining, judged: SampleSpec) -> list[Any]:
+    """The gates; by default none that compares where nothing can be compared."""
+    if (data.copied and judged.continuous) or isinstance(gates, (list, tuple)):
         return chosen_gates(gates)
-    log.warning(
-        "the training data are a stream, or larger than data.snapshot_limit: by default samples are not compared with "
-        "them, so copies of them go unseen. Where the data have an index, gates.copy={ratio: 0.33} asks for it."
-    )
+    if not data.copied:
+        log.warning(
+            "the training data are a stream, or larger than data.snapshot_limit: by default samples are not compared "
+            "with them, so copies of them go unseen. Where the data have an index, gates.copy={ratio: 0.33} asks for "
+            "it."
+        )
     return chosen_gates(gates, left_out=("copy", "duplicate"))
 
 

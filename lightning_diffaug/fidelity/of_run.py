@@ -11,6 +11,7 @@ from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.fidelity.alignment import Paired, fields_of
 from lightning_diffaug.fidelity.measuring import measure
 from lightning_diffaug.fidelity.pooled import (
+    field_of,
     held_out_fields,
     held_out_samples,
     pooled_fields,
@@ -20,7 +21,6 @@ from lightning_diffaug.fidelity.pooled import (
 from lightning_diffaug.fidelity.result import Fidelity
 from lightning_diffaug.fidelity.samples import Samples
 from lightning_diffaug.fidelity.settings import FidelitySettings
-from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec
 
@@ -79,7 +79,7 @@ def measure_run(data: DiffAugDataModule, settings: FidelitySettings | Mapping[st
         raise ConfigurationError("the run drew nothing from a pool, so there are no samples to measure.")
     if not pool.folder.is_dir():
         raise ConfigurationError("the pool went with the run: its generator has no name.")
-    field = real.spec[compared_field(real.spec, None)]
+    field = field_of(pool)
     # twice as many: of classes that are frequent some are left over
     synthetic = pooled_samples(pool, run.slots_used, field, 2 * chosen.samples)
     training, held_out = real_samples(data.real, real, field, chosen.seed)

@@ -28,15 +28,15 @@ BYTES = 1 << 30
 
 
 def field_of(pool: SyntheticPool) -> FieldSpec:
-    """The field of a pool's samples that is measured: the image, or the first continuous one.
+    """The field of a pool's samples that is measured: of those that were made the image, or the first continuous one.
 
     Raises:
         ConfigurationError: The pool does not say what its samples are, or has no continuous field.
     """
-    spec = SampleSpec.from_json(pool.header.spec.get("fields", []))
+    spec = SampleSpec.from_json(pool.header.spec.get("fields", [])).without(pool.header.given)
     if not spec.continuous:
         raise ConfigurationError(
-            f"the pool {pool.folder} names no field that a generator makes, so there is nothing to measure. Give the "
+            f"the pool {pool.folder} names no tensor that a generator made, so there is nothing to measure. Give the "
             "folder of another pool (…/pools/<fingerprint>)."
         )
     return spec[compared_field(spec, None)]

@@ -45,6 +45,8 @@ class Gate(Protocol):
     - ``check(spec, class_names)``: says what is wrong with the data for it, before anything is made.
     - ``asks``: a model that it asks; one with an attribute ``trainer_devices`` is told the GPUs that training uses.
     - ``unnamed``: arguments that change no verdict, such as a device: no part of the pool's name.
+    - ``judges_made`` (true): its argument ``field``, where it is None, becomes the field that is made, where the image
+      (or the first continuous field) is a condition, a real sample's own.
     - ``follow(feedback)``: is told before each slot what the learner said for it (`conditions.feedback.Feedback`), or
       None.
     - ``candidates`` (above 1) and ``rank(samples, condition)``, float (n,): so many candidates are made for each row,

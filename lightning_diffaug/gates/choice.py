@@ -15,9 +15,11 @@ from lightning_diffaug.gates.chain import ranking
 from lightning_diffaug.gates.contamination import NotHeldOut
 from lightning_diffaug.gates.copies import NotCopy, Unique
 from lightning_diffaug.gates.hard import Hard
+from lightning_diffaug.gates.nearest import compared_field
 from lightning_diffaug.gates.right_class import RightClass
 from lightning_diffaug.gates.safety import Safety
-from lightning_diffaug.naming import build
+from lightning_diffaug.naming import build, name_of
+from lightning_diffaug.spec import SampleSpec
 
 GATES: dict[str, type[Any]] = {
     "finite": Finite,
@@ -87,6 +89,22 @@ def chosen_gates(gates: Any, left_out: Sequence[str] = ()) -> list[Any]:
     made = [_made(name, value) for name, value in wanted.items() if value is not None and value is not False]
     ranking(made)  # says if several choose, before anything is made
     return made
+
+
+def named_gates(gates: Sequence[Any], spec: SampleSpec, made: SampleSpec) -> list[dict[str, Any]]:
+    """The names of gates. Of a field that is given, none judges what was made.
+
+    Args:
+        gates: As `chosen_gates` returns them.
+        spec: The fields of a sample.
+        made: Those that the generator makes.
+    """
+    names = [name_of(gate, "gates") for gate in gates]
+    if made.continuous and compared_field(spec, None) not in made:
+        for name in names:
+            if name.get("field") is None and getattr(build(name, "gates"), "judges_made", False):
+                name["field"] = compared_field(made, None)
+    return names
 
 
 def _made(name: str, value: Any) -> Any:

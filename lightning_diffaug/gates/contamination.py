@@ -30,13 +30,14 @@ class NotHeldOut:
         ratio: See above.
         shift: Movement along each axis that is seen through, in pixels.
         mirror: Whether mirrored copies are seen through.
-        field: The field to compare; None: the image, or the first continuous one.
+        field: The field to compare; None: of those that are made the image, or the first continuous one.
 
     Raises:
         ConfigurationError: A value is out of its range.
     """
 
     name = "contamination"
+    judges_made = True
 
     def __init__(self, ratio: float = 1 / 3, shift: int = 1, mirror: bool = True, field: str | None = None) -> None:
         self.ratio = check_ratio(ratio, self.name)

@@ -33,7 +33,7 @@ class NotCopy:
         ratio: See above. At 1/3, honest samples are hardly ever taken for copies.
         shift: Movement along each axis that is seen through, in pixels.
         mirror: Whether mirrored copies are seen through.
-        field: The field to compare; None: the image, or the first continuous one.
+        field: The field to compare; None: of those that are made the image, or the first continuous one.
         encoder: What features are compared beside pixels: None, ``"class"`` (the classifier of gate ``class``), a local
             folder, or a module; see `ChosenEncoder`.
         feature_ratio: As `ratio`, for features.
@@ -44,6 +44,7 @@ class NotCopy:
     """
 
     name = "copy"
+    judges_made = True
     unnamed = ("device",)
 
     def __init__(
@@ -116,10 +117,11 @@ class Unique:
 
     Args:
         ratio: How near two samples of a slot may be, as a share of the median distance between real neighbours.
-        field: The field to compare; None: the image, or the first continuous one.
+        field: The field to compare; None: of those that are made the image, or the first continuous one.
     """
 
     name = "duplicate"
+    judges_made = True
 
     def __init__(self, ratio: float = 0.2, field: str | None = None) -> None:
         self.ratio = check_ratio(ratio, self.name)

@@ -44,7 +44,7 @@ class RightClass:
         size: Height and width that `model` takes images in; None: as they are.
         mean: Of each channel, of images in [0, 1], as `model` was trained; None: it takes them in [-1, 1].
         std: Of each channel.
-        field: The field to look at; None: the image, or the first continuous one.
+        field: The field to look at; None: of those that are made the image, or the first continuous one.
         labels: The field with the classes.
         fit: `ClassifierSettings` by name, such as ``{steps: 800}``; None: the defaults.
         device: Where `model` computes.
@@ -54,6 +54,7 @@ class RightClass:
     """
 
     name = "class"
+    judges_made = True
     unnamed = ("device",)
 
     def __init__(

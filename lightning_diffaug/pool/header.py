@@ -41,6 +41,11 @@ class PoolHeader:
         for name in ("parts", "spec"):
             object.__setattr__(self, name, plain(getattr(self, name), name))
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Fields of the samples that no generator made: they are real samples' own."""
+        return tuple(self.parts.get("given", ()))
+
     def to_json(self) -> bytes:
         """The file's bytes, with the format version and a checksum."""
         state = {"version": FORMAT_VERSION, **asdict(self)}

@@ -46,6 +46,12 @@ def made_spec(spec: SampleSpec, generator: Any, planner: Any) -> SampleSpec:
     return spec if hasattr(generator, "given") else spec.without(getattr(planner, "given", ()))
 
 
+def given_fields(spec: SampleSpec, generator: Any, planner: Any) -> list[str]:
+    """The fields of a sample that are real samples' own: the generator is told them, and the planner gives them."""
+    given = {*getattr(generator, "given", ()), *getattr(planner, "given", ())}
+    return [field.name for field in spec.continuous if field.name in given]
+
+
 @dataclass(frozen=True)
 class Job:
     """A run's order to the refill side. Plain values only.
@@ -156,11 +162,13 @@ class Job:
         """
         sample_key = getattr(generator, "sample_key", None)
         named = {"class": defined_at(self.generator), "source": source_digest(self.generator)}
+        planner = build(self.planner, "planner")
+        given = given_fields(SampleSpec.from_json(self.spec), generator, planner)
         gates = zip(self.gates, self.make_gates(), gate_weights or [None] * len(self.gates), strict=True)
         parts: dict[str, Any] = {
             "generator": named | {"settings": sample_key() if sample_key else self.generator},
             "weights": weights,
-            "planner": self._known(self.planner, build(self.planner, "planner")),
+            "planner": self._known(self.planner, planner),
             "gates": [self._known(name, gate) | {"weights": fitted} for name, gate, fitted in gates],
             "spec": self.spec,
             "class_names": self.class_names,
@@ -168,7 +176,7 @@ class Job:
             "pool_seed": self.pool_seed,
             "attempts": self.attempts,
             "private": self.private,
-        }
+        } | ({"given": given} if given else {})
         return PoolHeader(fingerprint(parts), parts, self.slot_size, {"fields": self.spec})
 
     def _known(self, name: dict[str, Any], part: Any) -> dict[str, Any]:
