@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -22,6 +23,16 @@ RESERVED = 2
 def words(text: str) -> list[str]:
     """Words of a text, in order: letters and digits, with hyphens and apostrophes inside; case does not matter."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def text_hashes(texts: Sequence[str]) -> Tensor:
+    """Numbers of texts, int64 (n,), in every process the same: equal for texts of the same words in the same order.
+
+    Of texts without words, what they are made of counts.
+    """
+    normal = [" ".join(words(text)) or "\0" + text.strip() for text in texts]
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in normal]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 
 
 def vocabulary(texts: Sequence[str], most: int = 10_000) -> list[str]:

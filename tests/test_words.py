@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_diffaug.words import encoded, numbers, vocabulary, words
+from lightning_diffaug.words import encoded, numbers, text_hashes, vocabulary, words
 
 
 def test_words_are_letters_and_digits_with_hyphens_inside_whatever_the_case() -> None:
@@ -17,3 +17,11 @@ def test_a_vocabulary_is_by_frequency_then_by_the_alphabet() -> None:
     assert found == ["a", "b", "c"]
     assert encoded(["c a x", ""], numbers(found), 4).tolist() == [[4, 2, 1, 0], [0, 0, 0, 0]]
     assert encoded(["a b c a"], numbers(found), 2).tolist() == [[2, 3]]
+
+
+def test_texts_of_the_same_words_have_one_hash_in_every_process() -> None:
+    found = text_hashes(["Bold, seven", "bold  seven!", "seven bold", "boldseven", "♥", " ♥ ", "♦", ""]).tolist()
+    assert found[0] == found[1]
+    assert found[4] == found[5]
+    assert len(set(found)) == 6
+    assert found[0] == 1598100941772179328

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.models.gathering import of_all_ranks
 from lightning_diffaug.models.schedule import warmed_up_adamw
 from lightning_diffaug.points import chamfer_distance
 
@@ -176,7 +177,7 @@ class CloudCompletion(LightningModule):
     def _log(self, stage: str) -> None:
         if not self._seen:
             return
-        found = {name: torch.cat([self._of_all_ranks(seen[name]) for seen in self._seen]) for name in self._seen[0]}
+        found = {name: torch.cat([of_all_ranks(self, seen[name]) for seen in self._seen]) for name in self._seen[0]}
         self._seen = []
         figures = {
             "chamfer": found["chamfer"].mean(),
@@ -186,11 +187,6 @@ class CloudCompletion(LightningModule):
             most = torch.bincount(found["label"], minlength=self.num_classes).max() / len(found["label"])
             figures |= {"acc": found["right"].mean(), "acc_trivial": most}
         self.log_dict({f"{stage}/{name}": value for name, value in figures.items()}, sync_dist=True)
-
-    def _of_all_ranks(self, values: Tensor) -> Tensor:
-        gathered = self.all_gather(values)
-        assert isinstance(gathered, Tensor)
-        return gathered.reshape(-1)
 
 
 def _check(

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models.classifier import small_cnn
+from lightning_diffaug.models.gathering import of_all_ranks
 from lightning_diffaug.models.schedule import warmed_up_adamw
-from lightning_diffaug.words import PADDING, RESERVED, encoded, numbers
+from lightning_diffaug.words import PADDING, RESERVED, encoded, numbers, text_hashes
 
 TOP = (1, 5)
 """The k of recall at k."""
@@ -132,7 +133,8 @@ class DualEncoder(LightningModule):
             lost = (torch.rand(tokens.shape, device=tokens.device) < self.word_dropout) & (tokens != PADDING)
             read = torch.where(lost, 1, tokens)
         scale = self.log_scale.exp().clamp_max(_HIGHEST_SCALE)
-        loss = info_nce(scale * self.of_images(batch["image"]) @ self._of_tokens(read).T, equal(tokens))
+        right = equal(text_hashes(batch["caption"]).to(self.device))
+        loss = info_nce(scale * self.of_images(batch["image"]) @ self._of_tokens(read).T, right)
         self.log("train/loss", loss, batch_size=len(tokens))
         return loss
 
@@ -170,31 +172,29 @@ class DualEncoder(LightningModule):
         return warmed_up_adamw(self, self.lr, self.weight_decay)
 
     def _keep(self, batch: Mapping[str, Any]) -> None:
-        tokens = self.tokens(batch["caption"])
-        self._kept.append((self.of_images(batch["image"]), self._of_tokens(tokens), tokens))
+        hashes = text_hashes(batch["caption"]).to(self.device)
+        self._kept.append((self.of_images(batch["image"]), self.of_texts(batch["caption"]), hashes))
 
     def _log_recall(self, stage: str) -> None:
         if not self._kept:
             return
         parts = [torch.cat(of) for of in zip(*self._kept, strict=True)]
         self._kept = []
-        images, texts, tokens = (self._of_all_ranks(part) for part in parts)
-        right = equal(tokens)
+        images, texts, hashes = (of_all_ranks(self, part) for part in parts)
+        right = equal(hashes)
         similarity = images @ texts.T
         for k in TOP:
             found = (recall_at(similarity, right, k) + recall_at(similarity.T, right, k)) / 2
             self.log(f"{stage}/recall_at_{k}", found, sync_dist=True)
             self.log(f"{stage}/recall_at_{k}_trivial", chance_at(right, k), sync_dist=True)
 
-    def _of_all_ranks(self, values: Tensor) -> Tensor:
-        gathered = self.all_gather(values)
-        assert isinstance(gathered, Tensor)
-        return gathered.reshape(-1, values.shape[-1])
 
+def equal(hashes: Tensor) -> Tensor:
+    """Which texts are equal, bool ``(n, n)``, of their `words.text_hashes`.
 
-def equal(tokens: Tensor) -> Tensor:
-    """Which texts are equal, bool ``(n, n)``, of numbers of words ``(n, L)``."""
-    return (tokens.unsqueeze(0) == tokens.unsqueeze(1)).all(-1)
+    Not of their tokens: texts of words that are not in the vocabulary would all be one.
+    """
+    return hashes.unsqueeze(0) == hashes.unsqueeze(1)
 
 
 def info_nce(logits: Tensor, right: Tensor) -> Tensor:

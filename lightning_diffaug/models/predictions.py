@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lightning_diffaug.models.gathering import of_all_ranks
+
 FILE = "predictions.safetensors"
 LOGITS, TARGET = "logits", "target"
 
@@ -62,10 +64,8 @@ class Predictions(Callback):
         given = [x.detach() for key in (LOGITS, TARGET) if isinstance(x := outputs.get(key), Tensor)]
         if [x.ndim for x in given] != [2, 1]:
             return  # nothing, or of another task: many labels a sample, a class a pixel
-        logits, target = map(module.all_gather, given)
-        assert isinstance(logits, Tensor)
-        assert isinstance(target, Tensor)
-        self._parts[part].append((logits.reshape(-1, logits.shape[-1]).float().cpu(), target.reshape(-1).cpu()))
+        logits, target = (of_all_ranks(module, one) for one in given)
+        self._parts[part].append((logits.float().cpu(), target.cpu()))
 
 
 def read_predictions(folder: Path) -> dict[str, Tensor]:

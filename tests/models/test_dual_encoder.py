@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from torch.utils.data import DataLoader
 
 from lightning_diffaug.data import ImageTextDataModule
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models import DualEncoder
 from lightning_diffaug.models.dual_encoder import chance_at, equal, info_nce, recall_at
+from lightning_diffaug.words import text_hashes
 
 
 def test_recall_counts_those_with_a_right_one_among_the_nearest() -> None:
@@ -29,7 +31,7 @@ def test_recall_counts_those_with_a_right_one_among_the_nearest() -> None:
 
 
 def test_equal_captions_are_all_right_in_the_loss() -> None:
-    right = equal(torch.tensor([[2, 3], [2, 3], [4, 0]]))
+    right = equal(text_hashes(["Bold, seven", "bold seven", "seven"]))
     assert right.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
     best = torch.where(right, 20.0, 0.0)
     assert float(info_nce(best, right)) == pytest.approx((2 * math.log(2) * 2) / 6, abs=1e-3)
@@ -51,6 +53,28 @@ def test_it_learns_far_above_chance_and_logs_the_figures_of_the_report(tmp_path:
     assert figures["test/recall_at_5_trivial"] == pytest.approx(5 / 206)
     assert figures["test/recall_at_5"] > 5 * figures["test/recall_at_5_trivial"]
     assert figures["test/recall_at_1"] > 3 * figures["test/recall_at_1_trivial"]
+
+
+CAPTIONS = {
+    "words that were never seen": ["a blorp", "a blarp", "a blurp", "a blirp"],
+    "no space between words": ["一只猫坐着", "一只狗坐着", "两只猫跑着", "一匹马站着"],
+    "alike up to the length": [f"{'very ' * 40}{digit}" for digit in ("one", "two", "three", "four")],
+}
+
+
+@pytest.mark.parametrize("captions", CAPTIONS.values(), ids=CAPTIONS.keys())
+def test_captions_that_the_learner_cannot_tell_apart_are_not_equal(captions: list[str], tmp_path: Path) -> None:
+    model = DualEncoder(["a", "very"])
+    assert len(model.tokens(captions).unique(dim=0)) == 1
+    batch = {"image": torch.rand(4, 1, 8, 8), "caption": captions}
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    (figures,) = trainer.test(model, DataLoader([batch], batch_size=None), verbose=False)
+    assert figures["test/recall_at_1_trivial"] == pytest.approx(1 / 4)
+    assert figures["test/recall_at_1"] < 1
+    assert torch.equal(equal(text_hashes(captions)), torch.eye(4, dtype=torch.bool))
 
 
 def test_unknown_words_are_one_word_and_a_text_without_words_has_a_vector() -> None:
