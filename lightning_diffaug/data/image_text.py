@@ -20,11 +20,11 @@ from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.parts import check_split, folder_parts
 from lightning_diffaug.data.selection import stratified_split
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.spec import CAPTION, IMAGE
 from lightning_diffaug.words import vocabulary
 
 log = logging.getLogger(__name__)
 
-IMAGE, CAPTION = "image", "caption"
 DEFAULT_SIZE = 32
 DIGITS_SPLIT = (0.6, 0.15, 0.25)
 LAYOUT = f"""Expected is either

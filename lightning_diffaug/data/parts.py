@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from lightning_diffaug.data.selection import grouped_split, stratified_split
+from lightning_diffaug.data.selection import check_shares, grouped_split, stratified_split
 from lightning_diffaug.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -125,16 +125,12 @@ def class_names(
 
 
 def check_split(split: Sequence[float]) -> None:
-    """Refuses shares that are none.
+    """Refuses shares of training, validation and test that are none.
 
     Raises:
         ConfigurationError: They are not three positive ones of sum 1.
     """
-    if len(split) != len(PARTS) or any(not 0 < share < 1 for share in split) or abs(sum(split) - 1) > 1e-6:
-        raise ConfigurationError(
-            f"real.split={list(split)} does not hold three positive shares with the sum 1. Set real.split to e.g. "
-            "[0.7,0.1,0.2] (training, validation, test)."
-        )
+    check_shares(split, three=True)
 
 
 def _by_label(

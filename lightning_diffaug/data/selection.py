@@ -43,7 +43,7 @@ def stratified_split(
     Raises:
         ConfigurationError: a class has fewer samples than there are parts.
     """
-    _check_shares(shares)
+    check_shares(shares)
     labels = np.asarray(targets, dtype=np.int64)
     parts: list[list[int]] = [[] for _ in shares]
     for label in np.unique(labels).tolist():
@@ -79,7 +79,7 @@ def grouped_split(groups: Sequence[str], shares: Sequence[float], seed: int = 0)
     Raises:
         ConfigurationError: there are fewer groups than parts, or the shares are none.
     """
-    _check_shares(shares)
+    check_shares(shares)
     names = sorted(set(groups))
     if len(names) < len(shares):
         raise ConfigurationError(
@@ -102,11 +102,20 @@ def drawn_groups(names: Sequence[str], count: int, seed: int) -> list[str]:
     return drawn[:count]
 
 
-def _check_shares(shares: Sequence[float]) -> None:
-    if any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+def check_shares(shares: Sequence[float], three: bool = False) -> None:
+    """Refuses shares that are none.
+
+    Args:
+        shares: share of each part.
+        three: whether there have to be three of them.
+
+    Raises:
+        ConfigurationError: they are not positive, or their sum is not 1.
+    """
+    if (three and len(shares) != 3) or any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         raise ConfigurationError(
-            f"real.split={tuple(shares)} is not a list of positive shares with the sum 1: it is how one folder is "
-            "divided into training, validation and test. Set real.split to e.g. [0.7,0.1,0.2]"
+            f"real.split={list(shares)} does not hold {'three ' if three else ''}positive shares with the sum 1: it is "
+            "how one folder is divided into training, validation and test. Set real.split to e.g. [0.7,0.1,0.2]"
         )
 
 

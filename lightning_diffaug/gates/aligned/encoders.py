@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import zlib
 from collections.abc import Sequence
 
@@ -14,13 +13,13 @@ from torch.nn import functional
 from lightning_diffaug.gates.aligned.fields import Values, class_count, class_numbers
 from lightning_diffaug.gates.classifier import Classifier
 from lightning_diffaug.spec import FieldSpec
+from lightning_diffaug.words import words
 
 BUCKETS = 1024
 _SPACE = 4  # dimensions up to which rows of a field are points
 _MOST_CLASSES = 64  # of a mask that gets a channel for each
 _WAVE = 4096  # values from which a sequence is looked at by its spectrum over time
 _WINDOW, _BANDS, _TIMES = 256, 32, 128
-_WORD = re.compile(r"\w+")
 
 
 def is_points(field: FieldSpec) -> bool:
@@ -111,15 +110,15 @@ def hashed_words(texts: Sequence[str]) -> Tensor:
     """Texts as counts of their words and of neighbouring words, by the hash of each (Weinberger et al. 2009).
 
     Args:
-        texts: n of them; case does not matter.
+        texts: n of them; see `words.words`.
 
     Returns:
         float32 (n, `BUCKETS`), of length 1; 0 for a text without words.
     """
     found = torch.zeros(len(texts), BUCKETS)
     for row, text in enumerate(texts):
-        words = _WORD.findall(text.lower())
-        for piece in [*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))]:
+        said = words(text)
+        for piece in [*said, *(f"{a} {b}" for a, b in itertools.pairwise(said))]:
             number = zlib.crc32(piece.encode())
             found[row, number % BUCKETS] += 1.0 if number & 0x80000000 else -1.0
     return functional.normalize(found, dim=1)

@@ -73,6 +73,7 @@ class FittedPairScorer(CrossFitted):
     """
 
     gate = "pair"
+    version = 2
 
     def __init__(self, first: str, second: str, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(first, second, settings)
