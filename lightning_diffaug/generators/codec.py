@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.hashing import file_sha256
+from lightning_diffaug.generators.pipeline_model import identity
 
 
 class Codec(Protocol):
@@ -112,8 +111,5 @@ def latent_shape(folder: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def codec_hash(folder: Path) -> str:
-    """Hash of an autoencoder's files, for fingerprints."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).glob("*") if path.suffix in (".json", ".safetensors")):
-        digest.update(path.name.encode() + b"\0" + bytes.fromhex(file_sha256(path)))
-    return digest.hexdigest()[:32]
+    """Hash of the files that are read of a codec's model, those of a tokenizer among them, for fingerprints."""
+    return str(identity(str(Path(folder).absolute()), None, "generator.codec")["sha256"])

@@ -16,7 +16,7 @@ from lightning_diffaug.hashing import file_sha256
 INDEX = "model_index.json"
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_READ = (".safetensors", ".json", ".txt", ".model")
+_READ = (".safetensors", ".json", ".txt", ".model", ".spm", ".codes")  # the last four of tokenizers too
 _LIBRARIES = ("diffusers", "transformers")
 
 

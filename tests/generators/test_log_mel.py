@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.generators import DiffusionGenerator
-from lightning_diffaug.generators.field_codecs import LogMel
+from lightning_diffaug.generators.field_codecs import Codecs, LogMel
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
@@ -210,6 +210,17 @@ def test_a_vocoder_of_other_spectrograms_or_none_is_refused(tmp_path: Path) -> N
     _vocoder(tmp_path)
     with pytest.raises(ConfigurationError, match=r"was trained for .*'mels': 16.*and the codec has .*'mels': 32"):
         LogMel(vocoder=str(tmp_path))
+
+
+@pytest.mark.parametrize("codec", ["LogMel", "LogMelSequence"])
+def test_the_same_vocoder_in_another_folder_names_the_same_fit(tmp_path: Path, codec: str) -> None:
+    def key(folder: Path) -> Any:
+        named = {"_target_": f"lightning_diffaug.generators.field_codecs.{codec}", "mels": 16}
+        return Codecs({"audio": {**named, "vocoder": str(folder)}}).key()
+
+    one, same = _vocoder(tmp_path / "one"), _vocoder(tmp_path / "same")
+    assert key(one) == key(same)
+    assert key(one) != key(_vocoder(tmp_path / "other", seed=1))
 
 
 def test_other_weights_in_the_same_folder_are_another_codec(tmp_path: Path) -> None:

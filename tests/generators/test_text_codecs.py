@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +84,31 @@ def test_a_text_model_of_a_folder_encodes_texts_and_its_files_name_the_fit(text_
     assert digest == SentenceEncoder(str(text_model)).digest
     with pytest.raises(ConfigurationError, match="was changed"):
         _ = SentenceEncoder(str(text_model), digest="0" * 32).digest
+
+
+def _key(folder: Path, **arguments: Any) -> Any:
+    named = {"_target_": "lightning_diffaug.generators.field_codecs.SentenceEncoder", "model": str(folder)}
+    return Codecs({"caption": {**named, **arguments}}).key()
+
+
+def test_neither_where_a_text_model_lies_nor_how_many_texts_it_reads_names_the_fit(
+    text_model: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(text_model, tmp_path / "copy")
+    (copy / "README.md").write_text("of no effect")
+    assert _key(copy) == _key(text_model, batch_size=7)
+    assert _key(copy, length=9) != _key(copy)
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "merges.txt", "spiece.model", "tokenizer.json", "source.spm"])
+def test_another_tokenizer_beside_the_same_weights_names_another_fit(
+    text_model: Path, tmp_path: Path, file: str
+) -> None:
+    copy = shutil.copytree(text_model, tmp_path / "copy")
+    before = _key(copy)
+    with (copy / file).open("a") as tokens:
+        tokens.write(" \n")
+    assert _key(copy) != before
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ Raw: TypeAlias = "Tensor | Sequence[str]"
 class FieldCodec(Protocol):
     """Between one field of a sample and the tensor that a denoiser makes, or is told. A pure function of its arguments.
 
-    Its arguments are plain values; with them it is part of the names of fit and pool.
+    Its arguments are plain values; with them it is part of the names of fit and pool, but for those that a class
+    attribute ``unnamed`` lists: paths (whose files' hash is an argument) and what changes no result.
     """
 
     def shape(self, field: FieldSpec) -> tuple[int, ...]:
@@ -222,9 +223,11 @@ class Codecs:
 
 
 def _whole(name: Mapping[str, Any]) -> dict[str, Any]:
-    """A target with the defaults of its arguments: the same name however it is spelled."""
+    """A target with the defaults of its arguments: the same name however it is spelled, wherever its files lie."""
     made = build(name, KEY)
     if callable(getattr(made, "config", None)):
-        return {"_target_": name["_target_"], **made.config()}
-    arguments = inspect.signature(type(made)).parameters
-    return {**name, **{key: getattr(made, key) for key in arguments if hasattr(made, key)}}
+        whole = {"_target_": name["_target_"], **made.config()}
+    else:
+        arguments = inspect.signature(type(made)).parameters
+        whole = {**name, **{key: getattr(made, key) for key in arguments if hasattr(made, key)}}
+    return whole | {key: None for key in getattr(made, "unnamed", ()) if key in whole}

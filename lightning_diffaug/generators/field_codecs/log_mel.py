@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.codec import codec_hash
+from lightning_diffaug.generators.field_codecs.model_folder import KEY, ModelFolder
 from lightning_diffaug.spec import FieldSpec
 from lightning_diffaug.spectrogram import LogMelSpectrogram
 
-_KEY = "generator.codecs.<field>"
 _FLOOR_OF_VOCODER = 1e-10
 
 
@@ -45,6 +43,8 @@ class LogMel:
         ConfigurationError: A value is out of range, or the vocoder is missing or was trained for other spectrograms.
     """
 
+    unnamed = ("vocoder",)
+
     def __init__(
         self,
         sample_rate: int = 8000,
@@ -64,36 +64,26 @@ class LogMel:
                 sample_rate, n_fft, hop_length, mels, min_frequency, max_frequency, floor_db
             )
         except ConfigurationError as error:
-            raise ConfigurationError(f"{_KEY}: {error}") from None
+            raise ConfigurationError(f"{KEY}: {error}") from None
         if type(iterations) is not int or iterations < 0 or not 0 <= momentum < 1:
             raise ConfigurationError(
                 f"iterations={iterations!r}, momentum={momentum!r} of the codec LogMel are no whole number from 0 and "
-                f"number in [0, 1). Set {_KEY}.iterations to e.g. 32 and {_KEY}.momentum to e.g. 0.99."
+                f"number in [0, 1). Set {KEY}.iterations to e.g. 32 and {KEY}.momentum to e.g. 0.99."
             )
         self.sample_rate, self.n_fft, self.hop_length, self.mels = sample_rate, n_fft, hop_length, mels
         self.min_frequency, self.max_frequency, self.floor_db = min_frequency, max_frequency, floor_db
         self.iterations, self.momentum = iterations, momentum
         self.vocoder = None if vocoder is None else str(vocoder)
-        self._digest = digest
+        self._files: ModelFolder | None = None
         if self.vocoder is not None:
-            self._check_vocoder(Path(self.vocoder).expanduser())
+            remedy = "the folder that save_pretrained(...) of a SpeechT5HifiGan wrote, or to null: Griffin-Lim."
+            self._files = ModelFolder(self.vocoder, "vocoder", "make sound with", remedy, digest)
+            self._check_vocoder()
 
     @cached_property
     def digest(self) -> str | None:
-        """Hash of the vocoder's files; None without one.
-
-        Raises:
-            ConfigurationError: They are others than those that were named.
-        """
-        if self.vocoder is None:
-            return None
-        found = codec_hash(Path(self.vocoder).expanduser())
-        if self._digest not in (None, found):
-            raise ConfigurationError(
-                f"{self.vocoder} was changed since it was named, so sounds would be others. Start the run again, or "
-                f"set {_KEY}.vocoder to a folder that stays as it is."
-            )
-        return found
+        """Hash of the vocoder's files, see `ModelFolder`; None without one."""
+        return None if self._files is None else self._files.digest
 
     def shape(self, field: FieldSpec) -> tuple[int, ...]:
         """See `FieldCodec`."""
@@ -131,13 +121,7 @@ class LogMel:
         missing = samples - spoken.shape[-1]  # behind the last whole frame
         return torch.nn.functional.pad(spoken, (0, missing)).reshape(*encoded.shape[:2], samples)
 
-    def _check_vocoder(self, folder: Path) -> None:
-        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise ConfigurationError(
-                f"vocoder={self.vocoder!r} is no folder with config.json and safetensors, so there is nothing to make "
-                f"sound with. Set {_KEY}.vocoder to the folder that save_pretrained(...) of a SpeechT5HifiGan wrote, "
-                "or to null: Griffin-Lim."
-            )
+    def _check_vocoder(self) -> None:
         config = self._config
         hop = math.prod(config.upsample_rates)
         wanted = {"sample_rate": config.sampling_rate, "mels": config.model_in_dim, "hop_length": hop}
@@ -145,28 +129,27 @@ class LogMel:
         if given != wanted:
             raise ConfigurationError(
                 f"vocoder={self.vocoder!r} was trained for {wanted}, and the codec has {given}: its sound would be "
-                f"noise. Set these of {_KEY} so."
+                f"noise. Set these of {KEY} so."
             )
 
     @cached_property
     def _config(self) -> Any:
         from transformers import SpeechT5HifiGanConfig  # slow to import
 
-        assert self.vocoder is not None
-        return SpeechT5HifiGanConfig.from_pretrained(Path(self.vocoder).expanduser(), local_files_only=True)
+        assert self._files is not None
+        return SpeechT5HifiGanConfig.from_pretrained(self._files.path, local_files_only=True)
 
     @cached_property
     def _model(self) -> Any:
         from transformers import SpeechT5HifiGan
 
-        assert self.vocoder is not None
-        folder = Path(self.vocoder).expanduser()
+        assert self._files is not None
         try:
-            model = SpeechT5HifiGan.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            model = SpeechT5HifiGan.from_pretrained(self._files.path, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigurationError(
                 f"vocoder={self.vocoder!r} cannot be read as a SpeechT5HifiGan ({type(error).__name__}: {error}). Save "
-                f"it anew with save_pretrained(...), or set {_KEY}.vocoder=null."
+                f"it anew with save_pretrained(...), or set {KEY}.vocoder=null."
             ) from error
         model.requires_grad_(False).train(False)
         return model

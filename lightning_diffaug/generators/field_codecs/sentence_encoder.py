@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.generators.codec import codec_hash
+from lightning_diffaug.generators.field_codecs.model_folder import KEY, ModelFolder
 from lightning_diffaug.generators.field_codecs.words import check_text, no_decoding, texts_of
 from lightning_diffaug.spec import FieldSpec
-
-_KEY = "generator.codecs.<field>"
 
 
 class SentenceEncoder:
@@ -35,38 +32,27 @@ class SentenceEncoder:
         ConfigurationError: There is no such model, or an argument is out of its range.
     """
 
+    unnamed = ("model", "batch_size")
+
     def __init__(self, model: str, length: int = 24, batch_size: int = 64, digest: str | None = None) -> None:
         self.model = str(model)
         for name, value in (("length", length), ("batch_size", batch_size)):
             if type(value) is not int or value < 1:
                 raise ConfigurationError(
-                    f"{name}={value!r} of the codec SentenceEncoder is not a whole number from 1. Set {_KEY}.{name} to "
+                    f"{name}={value!r} of the codec SentenceEncoder is not a whole number from 1. Set {KEY}.{name} to "
                     "e.g. 24."
                 )
-        folder = Path(self.model).expanduser()
-        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise ConfigurationError(
-                f"model={self.model!r} is no folder with config.json and safetensors, so there is nothing to encode "
-                f"texts with. Set {_KEY}.model to the folder that save_pretrained(...) of a text model of transformers "
-                "wrote, with that of its tokenizer."
-            )
         self.length, self.batch_size = length, batch_size
-        self._folder, self._digest = folder, digest
+        remedy = (
+            "the folder that save_pretrained(...) of a text model of transformers wrote, with that of its tokenizer."
+        )
+        self._files = ModelFolder(self.model, "model", "encode texts with", remedy, digest)
+        self._folder = self._files.path
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the folder's files.
-
-        Raises:
-            ConfigurationError: They are others than those that were named.
-        """
-        found = codec_hash(self._folder)
-        if self._digest not in (None, found):
-            raise ConfigurationError(
-                f"{self._folder} was changed since it was named, so texts would be encoded otherwise. Start the run "
-                f"again, or set {_KEY}.model to a folder that stays as it is."
-            )
-        return found
+        """Hash of the folder's files; see `ModelFolder`."""
+        return self._files.digest
 
     def shape(self, field: FieldSpec) -> tuple[int, ...]:
         """See `FieldCodec`."""
@@ -100,7 +86,7 @@ class SentenceEncoder:
         if width is None:
             raise ConfigurationError(
                 f"{self._folder}/config.json does not say how wide a token is (hidden_size), so it is no text model. "
-                f"Set {_KEY}.model to one."
+                f"Set {KEY}.model to one."
             )
         return int(width)
 
@@ -135,5 +121,5 @@ class SentenceEncoder:
     def _unreadable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(
             f"model={self.model!r} cannot be read as a text model of transformers ({type(error).__name__}: {error}). "
-            f"Set {_KEY}.model to a folder that save_pretrained(...) of such a model and of its tokenizer wrote."
+            f"Set {KEY}.model to a folder that save_pretrained(...) of such a model and of its tokenizer wrote."
         )

@@ -52,6 +52,8 @@ class LogMelSequence:
         ConfigurationError: A value is out of range.
     """
 
+    unnamed = LogMel.unnamed
+
     def __init__(self, spectra: int = 1, **log_mel: Any) -> None:
         if type(spectra) is not int or spectra < 1:
             raise ConfigurationError(
