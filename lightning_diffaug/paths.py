@@ -1,8 +1,9 @@
-"""Where things lie: the user's cache folder, and the configuration that belongs to the package."""
+"""Where things lie: the user's cache folder, and the configuration of the package; and the order of numbered files."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -25,3 +26,8 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts 10 behind 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]

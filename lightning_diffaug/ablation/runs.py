@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lightning_diffaug.ablation.failed import FAILED
+from lightning_diffaug.paths import natural
 
 METRICS = "metrics.json"
 CONFIG = "config.yaml"
@@ -189,12 +189,7 @@ def _job_folders(folder: Path) -> list[Path]:
         if Path(path) != folder and _OF_A_RUN & set(files):
             found.append(Path(path))
             below.clear()
-    return sorted(found, key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sorts 10 behind 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    return sorted(found, key=natural)
 
 
 def _overrides(folder: Path) -> tuple[str, ...]:

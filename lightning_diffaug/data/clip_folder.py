@@ -16,12 +16,13 @@ from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.parts import class_names, folder_parts
 from lightning_diffaug.data.sound_files import EXTENSIONS, SoundFiles
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.paths import natural
 
 LAYOUT = """Expected is either
   <root>/train/[<class>/]<clip>/0001.png, 0002.png, … and one sound (wav, flac, ogg)   <root>/val/…   <root>/test/…
 (val may be absent), or one folder that is split by ratio (real.split)
   <root>/[<class>/]<clip>/0001.png, … and one sound
-Frames are in the order of their names, real.frame_rate of them a second, and begin when the sound does."""
+Frames are in the order of their numbers, real.frame_rate of them a second, and begin when the sound does."""
 DEFAULT_SIZE = 16
 
 
@@ -84,7 +85,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _clip(folder: Path, label: str | None) -> _Clip | None:
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.iterdir(), key=natural) if path.is_file() and not path.name.startswith(".")]
     sounds = [path for path in files if path.suffix.lower() in EXTENSIONS]
     frames = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
     if not sounds and not frames:

@@ -90,6 +90,17 @@ def test_short_clips_are_followed_by_their_last_frame_and_silence(tmp_path: Path
     assert float(sample["audio"][:, RATE:].abs().max()) == 0.0
 
 
+def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for part in ("train", "val", "test"):
+        folder = tmp_path / part / "clip"
+        folder.mkdir(parents=True)
+        for i in range(1, 13):  # as ffmpeg's %d counts
+            Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(folder / f"{i}.png")
+        soundfile.write(folder / "sound.wav", np.zeros(RATE), RATE)
+    video = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, seconds=None).splits.train.fields["video"][0]
+    assert video[:, 0, 0, 0].tolist() == [20 * i for i in range(1, 13)]
+
+
 def test_a_folder_in_one_is_divided_clip_by_clip(tmp_path: Path) -> None:
     for i in range(10):
         write_clip(tmp_path / f"clip{i}", 20 * i)
