@@ -39,7 +39,9 @@ def shares_generator(arm: ArmSummary) -> bool:
 def fitted_to(config: Any) -> str:
     """Names a generator's settings and the data that it is fitted to, of a run's resolved configuration."""
     real = config.get("real") or {}
-    whole = "shots" in real and real["shots"] is None and not real.get("rare_classes")
+    shots = real.get("shots", "unknown")
+    every = shots is None or (shots == "auto" and real.get("root") is not None)
+    whole = every and not real.get("rare_classes")
     left_out = (*_NOT_FITTED, "seed") if whole else _NOT_FITTED  # the seed draws a part of the images, or nothing
     fitted = {name: value for name, value in real.items() if name not in left_out}
     return json.dumps([config["generator"], fitted], sort_keys=True, default=str)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_diffaug.config_check import check_value
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.selection import few_shot, minority_classes
 from lightning_diffaug.data.split_module import SplitDataModule, Splits
 from lightning_diffaug.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
+
 Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
 
 LABEL = "label"
+AUTO = "auto"
 
 
 class AlignedSettings(TypedDict, total=False):
@@ -25,7 +31,7 @@ class AlignedSettings(TypedDict, total=False):
 
     batch_size: int
     num_workers: int
-    shots: int | None
+    shots: int | str | None
     seed: int
     augment: Transform | None
 
@@ -98,31 +104,40 @@ class AlignedDataModule(SplitDataModule[AlignedDataset]):
     Args:
         batch_size: Samples per batch (of one rank).
         num_workers: Worker processes per loader.
-        shots: Training samples kept of each class, in all where there are no labels; None: all.
+        shots: Training samples kept of each class, in all where there are no labels; None: all; ``"auto"``: few
+            (`few_shots`) of the data that come with the package, all of a folder.
         seed: Of that choice.
         augment: Random transform of a raw training sample, one draw for all its modalities, before `conversion`.
+
+    Attributes:
+        few_shots: What `shots` = ``"auto"`` is where there is no folder.
+        root: A user's folder; None: the data that come with the package.
 
     Raises:
         ConfigurationError: A setting is out of range (here), or does not fit the data (`setup`).
     """
+
+    few_shots: ClassVar[int | None] = None
+    root: Path | None = None
 
     def __init__(
         self,
         *,
         batch_size: int = 64,
         num_workers: int = 0,
-        shots: int | None = None,
+        shots: int | str | None = None,
         seed: int = 0,
         augment: Transform | None = None,
     ) -> None:
         super().__init__()
         at_least("batch_size", batch_size, 1, "how many samples a batch holds")
         at_least("num_workers", num_workers, 0, "how many processes load batches")
-        at_least("shots", shots, 1, "how many training samples are kept (null: all)")
+        number: int | None = None if shots == AUTO else check_value(shots, int | None, "real.shots")
+        at_least("shots", number, 1, "how many training samples are kept (null: all)")
         at_least("seed", seed, 0, "the seed of the few-shot selection")
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.shots = shots
+        self.shots = AUTO if shots == AUTO else number
         self.seed = seed
         self.augment = augment
 
@@ -146,9 +161,13 @@ class AlignedDataModule(SplitDataModule[AlignedDataset]):
         """At most `shots` samples of each class, or in all where there are no labels."""
         of_one_kind = [0] * len(train)
         targets = train.targets or of_one_kind
-        chosen = few_shot(targets, max(len(train.classes), 1), self.shots, [], None, self.seed)
+        auto = self.few_shots if self.root is None else None
+        shots = auto if isinstance(self.shots, str) else self.shots
+        chosen = few_shot(targets, max(len(train.classes), 1), shots, [], None, self.seed)
         if not chosen:
             raise ConfigurationError("the training data are empty: look at real.root.")
+        if len(chosen) < len(train):
+            log.info("real.shots=%s keeps %d of %d training samples.", shots, len(chosen), len(train))
         return train.select(chosen)
 
     @property

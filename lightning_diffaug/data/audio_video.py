@@ -41,6 +41,8 @@ class AudioVideoDataModule(AlignedDataModule):
         ConfigurationError: A setting is out of range, or the folder has another layout (`setup`).
     """
 
+    few_shots = 6
+
     def __init__(
         self,
         root: str | Path | None = None,

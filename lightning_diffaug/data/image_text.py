@@ -58,6 +58,8 @@ class ImageTextDataModule(AlignedDataModule):
             captions says nothing of use.
     """
 
+    few_shots = 300
+
     def __init__(
         self,
         root: str | Path | None = None,

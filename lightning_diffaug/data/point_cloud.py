@@ -70,6 +70,8 @@ class PointCloudDataModule(AlignedDataModule):
         ConfigurationError: A value is out of range; the folder is missing or has another layout; a file cannot be read.
     """
 
+    few_shots = 20
+
     def __init__(
         self,
         root: str | Path | None = None,

@@ -38,6 +38,8 @@ class SegmentationDataModule(AlignedDataModule):
         ConfigurationError: A setting is out of range, or the folder has another layout (`setup`).
     """
 
+    few_shots = 60
+
     def __init__(
         self,
         root: str | Path | None = None,

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torchvision import tv_tensors
 
-from lightning_diffaug.data import AlignedDataModule, AlignedDataset, AlignedSplits
+from lightning_diffaug.data import (
+    AlignedDataModule,
+    AlignedDataset,
+    AlignedSplits,
+    AudioVideoDataModule,
+    ImageTextDataModule,
+    PointCloudDataModule,
+    SegmentationDataModule,
+)
 from lightning_diffaug.errors import ConfigurationError
 
 
@@ -73,6 +82,37 @@ def test_shots_are_of_each_class_or_in_all_and_the_seed_decides_which() -> None:
     assert chosen[0] == chosen[1] != chosen[2]
 
 
+def test_few_are_kept_of_the_packages_data_and_all_of_a_users_folder_unless_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Few(Pairs):
+        few_shots = 2
+
+        def __init__(self, root: Path | None = None, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.root = root
+
+    caplog.set_level("INFO", logger="lightning_diffaug")
+    own = Path("own")
+    for data, kept in (
+        (Few(classes=3, shots="auto"), 6), (Few(shots="auto"), 2), (Few(own, shots="auto"), 12), (Few(own, shots=5), 5),
+        (Few(classes=3), 12),
+    ):  # fmt: skip
+        caplog.clear()
+        assert len(data.splits.train) == kept
+        assert (f"keeps {kept} of 12 training samples" in caplog.text) == (kept < 12)
+
+
+@pytest.mark.parametrize(
+    ("module", "kept"),
+    [(SegmentationDataModule, 60), (ImageTextDataModule, 300), (PointCloudDataModule, 60), (AudioVideoDataModule, 60)],
+)
+def test_few_of_the_packages_data(module: type[AlignedDataModule], kept: int) -> None:
+    if module is AudioVideoDataModule:
+        pytest.importorskip("espeakng_loader")
+    assert len(module(shots="auto").splits.train) == kept
+
+
 def test_a_model_is_told_of_classes_where_there_are_some() -> None:
     assert Pairs().model_facts() == {}
     assert Pairs(classes=2).model_facts() == {"num_classes": 2, "class_names": ["0", "1"]}
@@ -83,5 +123,7 @@ def test_no_training_samples_and_settings_out_of_range_are_refused() -> None:
         Pairs(sizes=(0, 1, 1)).setup()
     with pytest.raises(ConfigurationError, match=r"real\.shots=0"):
         Pairs(shots=0)
+    with pytest.raises(ConfigurationError, match=r"real\.shots=many"):
+        Pairs(shots="many")
     with pytest.raises(ValueError, match="different lengths"):
         AlignedDataset({"a": [1, 2], "b": [1]})
