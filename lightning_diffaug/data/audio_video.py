@@ -25,7 +25,7 @@ class AudioVideoDataModule(AlignedDataModule):
     """Video with sound.
 
     A raw sample is a dict: ``video`` uint8 (frames, C, H, W), ``audio`` float32 (channels, samples) in [-1, 1],
-    ``label`` int where there are classes.
+    ``label`` int, 0 where there are no classes.
 
     Args:
         root: Folder of clips, see `clip_folder.LAYOUT`; None: clips composed of real handwritten and spoken digits.
@@ -88,9 +88,9 @@ class AudioVideoDataModule(AlignedDataModule):
         return {**sample, "video": torch.as_tensor(sample["video"]).as_subclass(Tensor).to(torch.float32) / 255}
 
     def model_facts(self) -> dict[str, Any]:
-        """Classes, the shape of a clip, and its rates."""
+        """How many classes there are to tell apart, the shape of a clip, and its rates."""
         return {
-            "num_classes": self.num_classes,
+            "num_classes": self.num_classes if self.num_classes > 1 else 0,
             "class_names": self.class_names,
             "video_shape": list(self.splits.train[0]["video"].shape),
             "sample_rate": self.sample_rate,

@@ -24,6 +24,8 @@ LAYOUT = """Expected is either
   <root>/[<class>/]<clip>/0001.png, … and one sound
 Frames are in the order of their numbers, real.frame_rate of them a second, and begin when the sound does."""
 DEFAULT_SIZE = 16
+ONE_CLASS = "clip"
+"""Name of the class of all, where there are no classes."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def clip_splits(
     every = [clip for part in parts.values() for clip in part]
     if len({clip.label is not None for clip in every}) > 1:
         raise ConfigurationError(f"real.root={root}: some clips are in folders of classes, some are not.\n{LAYOUT}")
-    classes = [] if every[0].label is None else class_names(root, parts, lambda clip: str(clip.label), LAYOUT)
+    classes = class_names(root, parts, _class, LAYOUT)
     native, channels = probe([clip.frames[0] for clip in parts["train"]])
     pixels = min(native, DEFAULT_SIZE) if size is None else size
     frames = min(len(clip.frames) for clip in every) if seconds is None else round(seconds * frame_rate)
@@ -61,12 +63,15 @@ def clip_splits(
         fields: dict[str, object] = {
             "video": torch.stack([_video(clip, frames, pixels, channels) for clip in clips]),
             "audio": SoundFiles([clip.sound for clip in clips], sample_rate, samples, 1).read(),
+            "label": [classes.index(_class(clip)) for clip in clips],
         }
-        if classes:
-            fields["label"] = [classes.index(str(clip.label)) for clip in clips]
         return AlignedDataset(fields, classes, wrap={"video": tv_tensors.Video})
 
     return AlignedSplits(dataset(parts["train"]), dataset(parts["val"]), dataset(parts["test"]))
+
+
+def _class(clip: _Clip) -> str:
+    return ONE_CLASS if clip.label is None else clip.label
 
 
 def _clips(folder: Path) -> list[_Clip]:

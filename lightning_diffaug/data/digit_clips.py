@@ -40,9 +40,12 @@ def digit_clips(sample_rate: int, frame_rate: float) -> AlignedSplits:
     """
     frames, per_frame = CLIP_SECONDS * frame_rate, sample_rate / frame_rate
     if frames != round(frames) or per_frame != round(per_frame):
+        halves = 1 + (sample_rate % 2 == 0)  # of a frame, which the codec's spectra take
+        fitting = [rate for rate in range(1, sample_rate + 1) if sample_rate % (halves * rate) == 0]
+        nearest = min(fitting, key=lambda rate: abs(rate - frame_rate))
         raise ConfigurationError(
             f"real.frame_rate={frame_rate:g} and real.sample_rate={sample_rate}: {frames:g} frames a clip of "
-            f"{per_frame:g} samples each, which are no whole numbers. Set real.frame_rate to e.g. {sample_rate // 500}."
+            f"{per_frame:g} samples each, which are no whole numbers. Set real.frame_rate to e.g. {nearest}."
         )
     spoken = spoken_digits(sample_rate, _WORD_SECONDS)
     families = sorted({speaker_family(voice) for voice in spoken.voice})

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from lightning_diffaug.data import AudioVideoDataModule
+from lightning_diffaug.data.digit_clips import digit_clips
 from lightning_diffaug.errors import ConfigurationError
 
 soundfile = pytest.importorskip("soundfile")
@@ -72,7 +73,8 @@ def test_clips_are_few_in_training_and_no_voice_is_in_two_parts() -> None:
 def test_a_folder_of_clips_is_read_with_and_without_classes(tmp_path: Path, classes: bool) -> None:
     write_clips(tmp_path, classes=classes)
     data = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, sample_rate=2000, seconds=None)
-    assert data.class_names == (["bright", "dark"] if classes else [])
+    assert data.class_names == (["bright", "dark"] if classes else ["clip"])
+    assert data.model_facts()["num_classes"] == (2 if classes else 0)
     sample = data.splits.test[0]
     assert sample["video"].shape == (FRAMES, 1, 8, 8)
     assert sample["audio"].shape == (1, 2000)
@@ -150,8 +152,17 @@ def test_a_file_that_is_no_sound_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"real\.frame_rate=7"):
-        AudioVideoDataModule(frame_rate=7).setup()
+    for given in (
+        {"frame_rate": 7},
+        {"frame_rate": 30},
+        {"sample_rate": 44100},
+        {"frame_rate": 4, "sample_rate": 8001},
+    ):
+        settings = {"frame_rate": 16, "sample_rate": 8000, **given}
+        with pytest.raises(ConfigurationError, match=rf"real\.frame_rate={settings['frame_rate']}") as error:
+            digit_clips(**settings)
+        settings["frame_rate"] = int(str(error.value).rpartition(" ")[2].rstrip("."))
+        assert settings["sample_rate"] % settings["frame_rate"] == 0
     with pytest.raises(ConfigurationError, match=r"real\.seconds=3"):
         AudioVideoDataModule(seconds=3)
     with pytest.raises(ConfigurationError, match=r"real\.frame_rate=0"):

@@ -46,6 +46,23 @@ def test_both_have_the_steps_of_one_clock_and_are_named_with_all_arguments() -> 
     )
 
 
+def test_the_hop_follows_from_the_frames_unless_it_is_given() -> None:
+    def made(**given: object) -> tuple[object, object]:
+        config = LogMelSequence(2, sample_rate=8000, **given).config()
+        assert LogMelSequence(**config).config() == config
+        return config["hop_length"], config["n_fft"]
+
+    assert made() == (200, 400)
+    assert made(frame_rate=16) == (250, 512)
+    assert made(frame_rate=12.5) == (320, 1024)
+    assert made(frame_rate=16, n_fft=600) == (250, 600)
+    assert made(frame_rate=16, hop_length=125) == (125, 256)
+    with pytest.raises(ConfigurationError, match=r"Set real\.sample_rate to e\.g\. 8040"):
+        made(frame_rate=30)
+    with pytest.raises(ConfigurationError, match="frame_rate=0"):
+        made(frame_rate=0)
+
+
 def test_what_is_no_stream_or_no_whole_steps_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no video"):
         FrameSequence().shape(AUDIO)
