@@ -5,18 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
 from torchvision import tv_tensors
 
-from lightning_diffaug.data import (
-    AlignedDataModule,
-    AlignedDataset,
-    AlignedSplits,
-    AudioVideoDataModule,
-    ImageTextDataModule,
-    PointCloudDataModule,
-    SegmentationDataModule,
-)
+from lightning_diffaug.data import AlignedDataModule, AlignedDataset, AlignedSplits
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.paths import config_dir
 
 
 class Pairs(AlignedDataModule):
@@ -104,13 +100,22 @@ def test_few_are_kept_of_the_packages_data_and_all_of_a_users_folder_unless_told
 
 
 @pytest.mark.parametrize(
-    ("module", "kept"),
-    [(SegmentationDataModule, 60), (ImageTextDataModule, 300), (PointCloudDataModule, 60), (AudioVideoDataModule, 60)],
-)
-def test_few_of_the_packages_data(module: type[AlignedDataModule], kept: int) -> None:
-    if module is AudioVideoDataModule:
+    ("experiment", "kept"),
+    [
+        ("segmentation", 60), ("image_text", 300), ("image_text_captions", 300), ("image_text_varied", 300),
+        ("point_cloud", 60), ("audio_video", 60),
+    ],
+)  # fmt: skip
+def test_experiments_keep_few_of_the_packages_data_and_all_of_a_users(experiment: str, kept: int) -> None:
+    if experiment == "audio_video":
         pytest.importorskip("espeakng_loader")
-    assert len(module(shots="auto").splits.train) == kept
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        data = instantiate(compose("train", [f"experiment={experiment}"]).real)
+    train = data.load().train
+    assert len(data.kept(train)) == kept < len(train)
+    data.root = Path("own")
+    assert len(data.kept(train)) == len(train)
 
 
 def test_a_model_is_told_of_classes_where_there_are_some() -> None:
