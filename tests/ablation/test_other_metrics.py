@@ -132,6 +132,17 @@ def test_scores_without_a_modality_have_a_table(tmp_path: Path) -> None:
     assert (row["mean"], row["metric"]) == ("0.9", "test/acc")
 
 
+def test_models_with_and_without_modality_dropout_stand_in_one_table(tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path / "sweep", "acc", {0.0: 0.9}, 0.01, seeds=6, acc_without_audio=0.6)
+    for number in range(6):
+        path = sweep / str(number) / ".hydra" / "overrides.yaml"
+        OmegaConf.save([*OmegaConf.load(path), f"model.modality_dropout={0.3 * (number % 2)}"], path)
+    text = write_report(sweep).text
+    part = text[text.index("### With a modality missing") :]
+    assert part.count("### With a modality missing") == 1
+    assert all(f"(model.modality_dropout={rate})" in part for rate in ("0.0", "0.3"))
+
+
 def test_the_metric_of_the_task_is_the_default_and_another_one_says_its_direction(tmp_path: Path) -> None:
     runs = read_sweep(_sweep(tmp_path, "recall_at_1", {0.0: 0.2, 0.5: 0.3}, 0.01)).runs
     assert chosen_metric(runs).name == "recall_at_1"
