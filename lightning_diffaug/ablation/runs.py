@@ -27,7 +27,14 @@ _NOT_EXTRA = ("seed", "arm", "arm_name")
 _FRACTION = "data.synthetic_fraction"
 # Overrides with these first parts make another task, not another arm of one; augmentation and loss are the arm's.
 _OF_THE_TASK = ("real", "model", "trainer", "threads")
-OF_THE_ARM = ("real.augment", "model.modality_dropout", "model.mixing", "model.remix", "model.loss", "model.logit_adjustment_tau")
+OF_THE_ARM = (
+    "real.augment",
+    "model.modality_dropout",
+    "model.mixing",
+    "model.remix",
+    "model.loss",
+    "model.logit_adjustment_tau",
+)
 BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC = "baseline", "control", "other_generator", "synthetic"
 ROLES = (BASELINE, CONTROL, OTHER_GENERATOR, SYNTHETIC)
 

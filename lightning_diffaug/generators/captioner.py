@@ -95,10 +95,11 @@ class Captioner:
         dropout: float = 0.3,
         seed: int = 0,
     ) -> None:
-        if temperature <= 0 or steps < 1 or batch_size < 1 or lr <= 0 or width < 2 or not 0 <= dropout < 1:
+        finite = 0 < temperature < math.inf and 0 < lr < math.inf  # NaN is neither
+        if not finite or steps < 1 or batch_size < 1 or width < 2 or not 0 <= dropout < 1:
             raise ConfigurationError(
                 f"temperature={temperature}, steps={steps}, batch_size={batch_size}, lr={lr}, width={width}, dropout="
-                f"{dropout}: all must be positive, and dropout in [0, 1). Set generator.<key> so."
+                f"{dropout}: all must be positive and finite, width from 2, dropout in [0, 1). Set generator.<key> so."
             )
         self.image, self.text, self.temperature = image, text, float(temperature)
         self.steps, self.batch_size, self.lr, self.width = steps, batch_size, float(lr), width

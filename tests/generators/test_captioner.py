@@ -72,6 +72,7 @@ def test_what_it_lacks_is_said(captioner: Captioner) -> None:
         Captioner().generate({}, [0])
     with pytest.raises(ConfigurationError, match=r"data\.fields"):
         Captioner().bind(SampleSpec((IMAGE,)), ())
-    with pytest.raises(ConfigurationError, match="temperature=0"):
-        Captioner(temperature=0)
+    for wrong in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigurationError, match=rf"temperature={wrong}"):
+            Captioner(temperature=wrong)
     assert Captioner(**captioner.config()).fit_key() == captioner.fit_key()
