@@ -69,13 +69,14 @@ MANY_RARE = 12
 
 
 def columns_of(findings: Findings) -> list[Column]:
-    """Those for which there are figures, that which decides among them."""
+    """Those for which there are figures, that which decides among them; none is corrected that is not there itself."""
     metric = findings.metric
     own: tuple[Column, ...] = ACCURACY if metric.name == "acc" else ()
     if not metric.classification:
         others = [metric_of(name) for name in OTHERS if name != metric.name]
         own = (*(Column(m.key("test"), m.title, metric=m) for m in (metric, *others)), *ACCURACY)
-    return [c for c in (*own, *COLUMNS) if any(c.key in a.estimates for a in findings.arms)]
+    known = {key for arm in findings.arms for key in arm.estimates}
+    return [c for c in (*own, *COLUMNS) if {c.key, c.key.removesuffix(CORRECTED)} <= known]
 
 
 def rare_columns(findings: Findings) -> list[Column]:

@@ -132,6 +132,13 @@ def test_scores_without_a_modality_have_a_table(tmp_path: Path) -> None:
     assert (row["mean"], row["metric"]) == ("0.9", "test/acc")
 
 
+def test_a_corrected_score_stands_behind_its_own_alone(tmp_path: Path) -> None:
+    corrected = {"acc_balanced_corrected": 0.8, "acc_corrected": 0.7}
+    sweep = _sweep(tmp_path / "sweep", "sync_error", {0.0: 0.08, 0.5: 0.05}, 0.002, acc=0.9, **corrected)
+    heading = next(line for line in write_report(sweep).text.splitlines() if line.startswith("| arm "))
+    assert heading.count("the same, prior corrected") == 1
+
+
 def test_models_with_and_without_modality_dropout_stand_in_one_table(tmp_path: Path) -> None:
     sweep = _sweep(tmp_path / "sweep", "acc", {0.0: 0.9}, 0.01, seeds=6, acc_without_audio=0.6)
     for number in range(6):
