@@ -146,9 +146,12 @@ def run(cfg: DictConfig, brief: bool = False) -> dict[str, float]:
     with _quiet():
         parts = build(cfg)
         try:
-            return _run(parts, cfg, brief)
-        finally:
-            close(parts.trainer)
+            figures = _run(parts, cfg, brief)
+        except BaseException:
+            close(parts.trainer, failed=True)
+            raise
+        close(parts.trainer, failed=False)
+        return figures
 
 
 @contextmanager

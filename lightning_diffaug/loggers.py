@@ -37,12 +37,19 @@ def log_final(trainer: Trainer, figures: Mapping[str, float]) -> None:
 
 
 @rank_zero_only
-def close(trainer: Trainer) -> None:
+def close(trainer: Trainer, failed: bool) -> None:
     """Ends the runs of W&B that this process holds open: the next run of a sweep would go on in them.
+
+    One that cannot be ended (a server that is gone) is logged.
 
     Args:
         trainer: After its run, or after what made it fail.
+        failed: Whether it did: W&B then says so.
     """
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+        if not isinstance(logger, WandbLogger) or getattr(logger, "_experiment", None) is None:
+            continue  # asking it for a run would open one
+        try:
+            logger.experiment.finish(exit_code=int(failed))
+        except Exception as error:
+            log.warning("the run of W&B could not be ended (%s: %s).", type(error).__name__, error)

@@ -95,6 +95,6 @@ def test_each_run_of_a_process_is_one_of_wandb(tmp_path: Path, monkeypatch: pyte
     for _ in range(2):
         trainer = _ran(tmp_path, WandbLogger(save_dir=str(tmp_path), project="test", offline=True))
         log_final(trainer, FIGURES)
-        close(trainer)
+        close(trainer, failed=False)
     wandb.teardown()  # its service process
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
