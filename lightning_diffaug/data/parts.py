@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 VAL_NAMES = ("val", "valid", "validation")
-_LEAST = 2  # units that each part of a divided folder has at least
+_LEAST = 2  # times as many samples as parts are the fewest that are divided
 
 T = TypeVar("T")
 
@@ -48,9 +48,11 @@ def folder_parts(
         raise ConfigurationError(f"real.root={root} is not a folder, so there is no data. Set real.root.\n{layout}")
 
     def divided(samples: Sequence[T], names: Sequence[str], shares: Sequence[float]) -> dict[str, list[T]]:
-        if label is not None and unit is None and all(label(sample) is not None for sample in samples):
-            return _by_label(samples, names, shares, seed, label, layout)
-        return _by_unit(root, samples, names, shares, seed, unit, layout)
+        try:
+            indices = _divided(samples, shares, seed, unit, label)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}.\n{layout}") from None
+        return {name: [samples[i] for i in part] for name, part in zip(names, indices, strict=True)}
 
     if not (root / "train").is_dir():
         whole = read(root)
@@ -133,38 +135,22 @@ def check_split(split: Sequence[float]) -> None:
     check_shares(split, three=True)
 
 
-def _by_label(
+def _divided(
     samples: Sequence[T],
-    names: Sequence[str],
-    shares: Sequence[float],
-    seed: int,
-    label: Callable[[T], Hashable],
-    layout: str,
-) -> dict[str, list[T]]:
-    classes = sorted({str(label(sample)) for sample in samples})
-    labels = [classes.index(str(label(sample))) for sample in samples]
-    try:
-        divided = stratified_split(labels, shares, seed, classes)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error}.\n{layout}") from None
-    return {name: [samples[i] for i in part] for name, part in zip(names, divided, strict=True)}
-
-
-def _by_unit(
-    root: Path,
-    samples: Sequence[T],
-    names: Sequence[str],
     shares: Sequence[float],
     seed: int,
     unit: Callable[[T], Hashable] | None,
-    layout: str,
-) -> dict[str, list[T]]:
-    units = [str(i if unit is None else unit(sample)) for i, sample in enumerate(samples)]
-    if len(set(units)) < _LEAST * len(names):
+    label: Callable[[T], Hashable] | None,
+) -> list[list[int]]:
+    if unit is not None:
+        return grouped_split([str(unit(sample)) for sample in samples], shares, seed)
+    labels = [None if label is None else label(sample) for sample in samples]
+    if None not in labels:
+        classes = sorted({str(name) for name in labels})
+        return stratified_split([classes.index(str(name)) for name in labels], shares, seed, classes)
+    if len(samples) < _LEAST * len(shares):
         raise ConfigurationError(
-            f"real.root={root} has {len(set(units))} samples or sources that can be told apart, too few to be divided "
-            f"into {', '.join(names)}. Add some, or give each part a folder of its own; where real.group says what is "
-            f"one source, set it so that it tells more of them apart.\n{layout}"
+            f"there are {len(samples)} samples in real.root, too few for {len(shares)} parts. Add some, or give each "
+            "part a folder of its own"
         )
-    divided = stratified_split([0] * len(units), shares, seed) if unit is None else grouped_split(units, shares, seed)
-    return {name: [samples[i] for i in part] for name, part in zip(names, divided, strict=True)}
+    return stratified_split([0] * len(samples), shares, seed)

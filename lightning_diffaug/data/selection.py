@@ -84,10 +84,12 @@ def grouped_split(groups: Sequence[str], shares: Sequence[float], seed: int = 0)
     if len(names) < len(shares):
         raise ConfigurationError(
             f"there are {len(names)} groups of samples ({', '.join(names[:5])}), too few for {len(shares)} parts that "
-            "share none. Set real.group so that it tells more of them apart, or give each part a folder of its own in "
-            "real.root"
+            "share none. Add some (or, where real.group names them, set it so that it tells more apart), or give each "
+            "part a folder of its own in real.root"
         )
-    members = {name: [i for i, group in enumerate(groups) if group == name] for name in names}
+    members: dict[str, list[int]] = {name: [] for name in names}
+    for i, group in enumerate(groups):
+        members[group].append(i)
     parts: list[list[int]] = [[] for _ in shares]
     for name in _rng(seed, _SPLIT).permutation(names).tolist():
         # an empty part first, however small its share

@@ -126,7 +126,7 @@ def test_one_folder_is_split_by_ratio_and_by_source(tmp_path: Path, write_sound:
         AudioDataModule(tmp_path, group="^x").setup()
     with pytest.raises(ConfigurationError, match=r"real\.group='\(' is no regular expression"):
         AudioDataModule(tmp_path, group="(").setup()
-    with pytest.raises(ConfigurationError, match=r"2 samples or sources.*too few.*real\.group"):
+    with pytest.raises(ConfigurationError, match=r"2 groups of samples \(0, 1\), too few for 3 parts.*real\.group"):
         AudioDataModule(tmp_path, group=r"_(\d)").setup()
 
 
