@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from training_toys import Noise, Recorder, trainer
 
 from lightning_diffaug import DiffAugDataModule
+from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.fidelity.pooled import field_of
 
 SHAPES = {"image": (1, 6, 6), "sound": (1, 32)}
@@ -108,3 +109,5 @@ def test_where_all_that_could_be_compared_is_given_nothing_is(tmp_path: Path) ->
     assert mixed.pool is not None
     assert mixed.pool.read(0).n == 16
     assert set(mixed.audit()) == {"pool/audited", "gates/contamination"}
+    with pytest.raises(ConfigurationError, match=r"gates\.contamination=false"):
+        _run(Silent(), tmp_path, gates={"contamination": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from lightning_diffaug.real import RealTraining
 
+log = logging.getLogger(__name__)
+
 BYTES = 1 << 30
 """Of samples of one kind in memory."""
 
@@ -33,13 +36,20 @@ def field_of(pool: SyntheticPool) -> FieldSpec:
     Raises:
         ConfigurationError: The pool does not say what its samples are, or has no continuous field.
     """
-    spec = SampleSpec.from_json(pool.header.spec.get("fields", [])).without(pool.header.given)
+    spec = SampleSpec.from_json(pool.header.spec.get("fields", []))
     if not spec.continuous:
         raise ConfigurationError(
-            f"the pool {pool.folder} names no tensor that a generator made, so there is nothing to measure. Give the "
-            "folder of another pool (…/pools/<fingerprint>)."
+            f"the pool {pool.folder} names no tensor, so there is nothing to measure. Give the folder of another pool "
+            "(…/pools/<fingerprint>)."
         )
-    return spec[compared_field(spec, None)]
+    made = spec.without(pool.header.given)
+    if not made.continuous:
+        log.warning(
+            "all tensors of the pool %s are real samples' own: only the figures of captions and pairs say something of "
+            "what was made.",
+            pool.folder,
+        )
+    return spec[compared_field(made if made.continuous else spec, None)]
 
 
 def room_for(field: FieldSpec) -> int:

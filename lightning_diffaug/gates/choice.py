@@ -98,12 +98,23 @@ def named_gates(gates: Sequence[Any], spec: SampleSpec, made: SampleSpec) -> lis
         gates: As `chosen_gates` returns them.
         spec: The fields of a sample.
         made: Those that the generator makes.
+
+    Raises:
+        ConfigurationError: The generator makes no tensor, and a gate would judge one.
     """
     names = [name_of(gate, "gates") for gate in gates]
-    if made.continuous and compared_field(spec, None) not in made:
-        for name in names:
-            if name.get("field") is None and getattr(build(name, "gates"), "judges_made", False):
-                name["field"] = compared_field(made, None)
+    if not spec.continuous or compared_field(spec, None) in made:
+        return names
+    for name in names:
+        gate = build(name, "gates")
+        if name.get("field") is not None or not getattr(gate, "judges_made", False):
+            continue
+        if not made.continuous:
+            raise ConfigurationError(
+                f"gates.{gate.name} judges a tensor that was made, and this generator makes none: it would find copies "
+                f"only, or say nothing of what is new. Set gates.{gate.name}=false."
+            )
+        name["field"] = compared_field(made, None)
     return names
 
 

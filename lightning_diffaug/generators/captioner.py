@@ -63,7 +63,7 @@ class Captioner:
 
     It is fitted on the real pairs. The planner gives each row a real training sample (``start``); what is stored is its
     image, and a text that is drawn with the row's seed. Texts are in lower case and without punctuation, of words of
-    the training captions. The gates that compare images (copy, duplicate) must be off: the images are real ones.
+    the training captions. The gates that judge images (copy, duplicate) are left out: the images are real ones.
 
     Args:
         image: The field that is looked at.
@@ -107,6 +107,11 @@ class Captioner:
         self._network: CaptionNetwork | None = None
         self._words: list[str] = []
         self._length = 0
+
+    @property
+    def kept(self) -> list[str]:
+        """The field that stays as the real sample has it."""
+        return [self.image]
 
     def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """Says what would be wrong in the fit before anything starts.

@@ -47,8 +47,13 @@ def made_spec(spec: SampleSpec, generator: Any, planner: Any) -> SampleSpec:
 
 
 def given_fields(spec: SampleSpec, generator: Any, planner: Any) -> list[str]:
-    """The fields of a sample that are real samples' own: the generator is told them, and the planner gives them."""
-    given = {*getattr(generator, "given", ()), *getattr(planner, "given", ())}
+    """The fields of a sample that are real samples' own.
+
+    The generator is told them (``given``) or starts from them and leaves them as they are (``kept``), or the planner
+    gives them.
+    """
+    own = (getattr(generator, "given", ()), getattr(generator, "kept", ()), getattr(planner, "given", ()))
+    given = {name for names in own for name in names}
     return [field.name for field in spec.continuous if field.name in given]
 
 
