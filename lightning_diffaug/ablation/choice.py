@@ -74,8 +74,11 @@ def without_generator(arms: Sequence[ArmSummary]) -> list[ArmSummary]:
     return [arm for arm in arms if arm.role == BASELINE or (arm.role == SYNTHETIC and arm.fraction == 0)]
 
 
-def real_only(arms: Sequence[ArmSummary]) -> ArmSummary | None:
-    """The arm of real data alone."""
+def real_only(arms: Sequence[ArmSummary], beside: ArmSummary | None = None) -> ArmSummary | None:
+    """The arm of real data alone; of several that of an arm's own settings."""
+    own = None if beside is None else own_zero(arms, beside)
+    if own is not None and own.name in REAL_ONLY:
+        return own
     found = [arm for name in REAL_ONLY for arm in without_generator(arms) if arm.name == name]
     return found[0] if found else None
 

@@ -134,7 +134,7 @@ def judge(arms: Sequence[ArmSummary], metric: Metric) -> Verdict:
     key = metric.key("val", corrected)
     lower = metric.lower
     best, chosen = best_on_validation(baselines, key, lower), best_on_validation(judged, key, lower)
-    real = real_only(scored)
+    real = real_only(scored, chosen.arm)
     known = replace(
         empty,
         corrected=corrected,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,22 @@ def test_models_with_and_without_modality_dropout_stand_in_one_table(tmp_path: P
     part = text[text.index("### With a modality missing") :]
     assert part.count("### With a modality missing") == 1
     assert all(f"(model.modality_dropout={rate})" in part for rate in ("0.0", "0.3"))
+
+
+def test_the_arm_judged_is_held_against_real_data_with_its_own_modality_dropout(tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path / "sweep", "acc", {0.0: 0.8, 0.5: 0.8}, 0.001)
+    for number in range(10, 20):  # the same again with another dropout, which is worth ten points
+        old, new = (sweep / str(n) for n in (number - 10, number))
+        shutil.copytree(old, new)
+        for run, rate in ((old, 0.0), (new, 0.3)):
+            path = run / ".hydra" / "overrides.yaml"
+            OmegaConf.save([*OmegaConf.load(path), f"model.modality_dropout={rate}"], path)
+        figures = json.loads((new / "metrics.json").read_text())
+        better = {key: value + 0.1 if key.endswith("/acc") else value for key, value in figures.items()}
+        (new / "metrics.json").write_text(json.dumps(better))
+    (found,) = find(summarise(read_sweep(sweep).runs))
+    assert found.verdict.arm == "mixed-0.5 (model.modality_dropout=0.3)"
+    assert found.verdict.real_only == "real (model.modality_dropout=0.3)"
 
 
 def test_the_metric_of_the_task_is_the_default_and_another_one_says_its_direction(tmp_path: Path) -> None:
