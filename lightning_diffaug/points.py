@@ -18,6 +18,7 @@ SCANS = ("lines", "random")
 _TINY = 1e-12  # the root's gradient at 0 is infinite
 _BAND = 2  # times as many points on either side of a line are near enough to it as are taken of it
 _ACROSS = 3  # points beyond the line that each of these is joined to
+_LONGEST = 1.5  # times as far as the nearest one usually is: what is further away is of another part of the cloud
 
 
 def chamfer_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -142,7 +143,9 @@ def _crossings(points: Cloud, beside: Cloud, near: int) -> Cloud:
         return points[first]
     apart = np.square(points[first][:, None] - points[second]).sum(2)
     joined = np.argsort(apart, 1, kind="stable")[:, :_ACROSS]
-    first, second = np.repeat(first, joined.shape[1]), second[joined.ravel()]
+    lengths = np.take_along_axis(apart, joined, 1)
+    row, column = np.nonzero(lengths <= _LONGEST**2 * np.median(lengths[:, 0]))
+    first, second = first[row], second[joined[row, column]]
     share = beside[first] / (beside[first] - beside[second])
     crossings: Cloud = points[first] + share[:, None] * (points[second] - points[first])
     return crossings

@@ -103,3 +103,12 @@ def test_a_cloud_without_two_sides_is_scanned_too(how: str) -> None:
         assert scan.shape == (9, 3)
         assert scan.dtype == np.float32
         assert np.isfinite(scan).all()
+
+
+def test_lines_across_a_gap_stay_on_the_parts_that_they_cross() -> None:
+    for seed in range(10):
+        rng = np.random.RandomState(seed)
+        cloud = rng.uniform(0, 1, (128, 3)).astype(np.float32) * [1, 1, 0.01]
+        cloud[64:, 2] += 3  # a second sheet high above the first
+        heights = scanned(cloud.astype(np.float32), 24, "lines", 3, rng)[:, 2]
+        assert ((heights < 0.02) | (heights > 2.98)).all()
