@@ -112,8 +112,8 @@ class DiffAugDataModule(LightningDataModule):
         batch_size: Batch size, with a dataset as `real`.
         num_workers: Loader workers, with a dataset as `real`.
         epoch_length: Samples an epoch of an IterableDataset that has no length.
-        image_range: Value range of floating-point fields, or of fields by name, which holds the training data; None:
-            found on them.
+        image_range: Value range of floating-point fields, or of fields by name, which holds the training data (some are
+            looked at); None: found on them.
         seed: Seed of every order of the mix, at least 0.
         pool_seed: Seed of the pool's samples.
         cache_dir: Folder of fitted generators and pools; None: the user's cache folder.

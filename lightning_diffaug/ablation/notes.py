@@ -145,8 +145,8 @@ def _less_synthetic(arms: Sequence[ArmSummary]) -> Iterator[Note]:
     if less:
         text = (
             f"Trained on a smaller synthetic fraction than asked for, so their scores understate or hide what it does: "
-            f"{_some(less)}. The generator failed or was too slow (train.log in the run's folder says which); mend "
-            "that, delete the folders of these runs, and start the sweep again."
+            f"{_some(less)}. The generator failed, was too slow, or gates rejected what it made (train.log in the "
+            "run's folder says which); mend that, delete the folders of these runs, and start the sweep again."
         )
         yield Note(text, warns=True)
 

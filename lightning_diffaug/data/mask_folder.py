@@ -29,7 +29,7 @@ A mask is a png, bmp or tif of the image's size whose grey or palette values are
 DEFAULT_SIZE = 32
 IGNORED = 255
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
-_LOSSY = ("jpeg", "tiff_jpeg", "webp")
+_LOSSY = {"JPEG", "WEBP", "jpeg", "tiff_jpeg", "webp"}  # formats, and compressions of a tif
 _NUMBERS = frozenset({"1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -126,7 +126,7 @@ def _mask(pair: _Pair, size: int) -> _Mask:
     """Reads one mask and reduces it at once: thousands of whole ones would fill the memory."""
     try:
         with Image.open(pair.mask) as file:
-            mode, values, compression = file.mode, np.asarray(file), file.info.get("compression")
+            mode, values, kind = file.mode, np.asarray(file), {file.format, file.info.get("compression")}
         with Image.open(pair.image) as file:
             width, height = ImageOps.exif_transpose(file).size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -134,7 +134,7 @@ def _mask(pair: _Pair, size: int) -> _Mask:
             f"{pair.mask} or its image cannot be read ({error}), so the data set is incomplete. Repair the file, take "
             "both out, or set real.root to another folder."
         ) from error
-    _check_lossless(pair.mask, compression)
+    _check_lossless(pair.mask, kind)
     if mode not in _NUMBERS:
         raise ConfigurationError(
             f"{pair.mask} has colours (mode {mode}) in place of class numbers. Save masks with one grey or palette "
@@ -148,13 +148,15 @@ def _mask(pair: _Pair, size: int) -> _Mask:
     return _Mask(_resized(values, size), int(values.min()), int(values.max()))
 
 
-def _check_lossless(path: Path, compression: str | None) -> None:
-    if path.suffix.lower() in _LOSSLESS and compression not in _LOSSY:
+def _check_lossless(path: Path, kind: set[str | None]) -> None:
+    """Refuses a lossy file by its name, and by what it is: `kind` are its format and compression."""
+    lossy = [name for name in sorted(map(str, kind)) if name in _LOSSY]
+    if path.suffix.lower() in _LOSSLESS and not lossy:
         return
     raise ConfigurationError(
-        f"{path} is a mask in a format that can change values ({path.suffix[1:]}), so that pixels at edges would be of "
-        "classes that are not there. Save the masks anew as png, from the class numbers and not from this file, or set "
-        f"real.root to another folder.\n{LAYOUT}"
+        f"{path} is a mask in a format that can change values ({(*lossy, path.suffix[1:])[0]}), so that pixels at "
+        "edges would be of classes that are not there. Save the masks anew as png, from the class numbers and not from "
+        f"this file, or set real.root to another folder.\n{LAYOUT}"
     )
 
 

@@ -201,6 +201,11 @@ def lossy_tiff(root: Path) -> None:
     mask.unlink()
 
 
+def lossy_by_another_name(root: Path) -> None:
+    mask = root / "train" / "masks" / "2.png"
+    Image.open(mask).save(mask, format="jpeg")
+
+
 def undecidable(root: Path) -> None:
     mask = root / "train" / "masks" / "2.png"
     Image.open(mask).save(mask.with_suffix(".webp"), lossless=True)
@@ -223,6 +228,7 @@ def only_background(root: Path) -> None:
         (coloured, r"2\.png has colours \(mode RGB\).*real\.root"),
         (lossy, r"train/masks/2\.jpg is a mask in a format that can change values.*as png.*real\.root"),
         (lossy_tiff, r"train/masks/2\.tif is a mask in a format that can change values"),
+        (lossy_by_another_name, r"2\.png is a mask in a format that can change values \(JPEG\)"),
         (undecidable, r"train/masks/2\.webp is a mask in a format that can change values"),
         (broken, r"2\.png .*cannot be read.*real\.root"),
         (only_background, r"no class but 0"),

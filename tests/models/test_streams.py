@@ -82,6 +82,22 @@ def test_the_test_does_not_depend_on_the_size_of_its_batches() -> None:
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
+def test_no_two_ranks_share_an_offset() -> None:
+    learner, alone = model(), model()
+
+    class Ranks:
+        def __init__(self, world_size: int, rank: int) -> None:
+            self.world_size, self.global_rank = world_size, rank
+
+    found = []
+    for rank in range(2):
+        learner._seen, learner._trainer = 0, Ranks(2, rank)
+        found.append(torch.cat([learner._fixed_offsets(3), learner._fixed_offsets(2)]))
+    alone._trainer = Ranks(1, 0)
+    assert torch.equal(torch.stack(found, 1).flatten(), alone._fixed_offsets(10))
+    assert len(torch.cat(found).unique()) == 10
+
+
 def test_clips_without_classes_have_an_offset_alone() -> None:
     figures = trained(model(), epochs=1)
     assert set(figures) == {"test/sync_error", "test/sync_error_trivial"}
