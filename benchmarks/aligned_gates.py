@@ -30,7 +30,7 @@ from lightning_diffaug.snapshot import Snapshot
 SLOT = 64
 MOST = 1024
 GATES: dict[str, list[tuple[str, dict[str, Any]]]] = {
-    "segmentation": [("mask", {}), ("pair", {"second": "mask"})],
+    "segmentation": [("mask", {}), ("mask", {"fit": {"steps": 1000}}), ("pair", {"second": "mask"})],
     "image_text": [("pair", {})],
     "point_cloud": [("chamfer", {}), ("chamfer", {"symmetric": True}), ("pair", {"first": "scan", "second": "cloud"})],
     "audio_video": [

@@ -41,8 +41,8 @@ def fitted_to(config: Any) -> str:
     real = config.get("real") or {}
     shots = real.get("shots", "unknown")
     every = shots is None or (shots == "auto" and real.get("root") is not None)
-    whole = every and not real.get("rare_classes")
-    left_out = (*_NOT_FITTED, "seed") if whole else _NOT_FITTED  # the seed draws a part of the images, or nothing
+    whole = every and not real.get("rare_classes") and real.get("voices") is None
+    left_out = (*_NOT_FITTED, "seed") if whole else _NOT_FITTED  # the seed draws a part of the data, or nothing
     fitted = {name: value for name, value in real.items() if name not in left_out}
     return json.dumps([config["generator"], fitted], sort_keys=True, default=str)
 

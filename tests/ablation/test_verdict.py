@@ -421,6 +421,8 @@ def test_seeds_that_draw_no_training_images_share_one_generator() -> None:
     assert not shares(shots="auto", root=None)
     assert not shares(shots=None, rare_classes=2)
     assert not shares(shots=10, rare_classes=0)
+    assert shares(shots=None, voices=None)
+    assert not shares(shots=None, voices=4)
     assert not shares(), "of other data it is not known what their seed does"
 
 
