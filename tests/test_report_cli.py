@@ -30,6 +30,8 @@ def test_several_sweeps_are_compared_in_one_report(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         write_sweep(tmp_path / name, ARMS, seeds=3)
+    assert main(["report", "a", "b"]) == 0
+    assert (tmp_path / "report" / "report.html").exists()
     assert main(["report", "a", "b", "--out", "both"]) == 0
     assert _arms(tmp_path / "both" / "summary.csv")[::3] == ["a/real_only", "b/real_only"]
     text = (tmp_path / "both" / "report.html").read_text(encoding="utf-8")
@@ -44,6 +46,13 @@ def test_a_metric_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "macro AUROC, which no class prior moves" in capsys.readouterr().out
     assert main(["report", str(sweep), "--metric", "f1"]) == 1
     assert "ablation.metric=f1 is no metric" in capsys.readouterr().err
+
+
+def test_an_arm_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = write_sweep(tmp_path / "sweep", ARMS, seeds=3)
+    assert main(["report", str(sweep), "--arm", "classical"]) == 0
+    assert main(["report", str(sweep), "--arm", "foo"]) == 1
+    assert "Set --arm to one of real_only, classical, mixed-0.25" in capsys.readouterr().err
 
 
 def test_what_is_no_sweep_is_said_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,12 +75,16 @@ def without_generator(arms: Sequence[ArmSummary]) -> list[ArmSummary]:
 
 
 def real_only(arms: Sequence[ArmSummary], beside: ArmSummary | None = None) -> ArmSummary | None:
-    """The arm of real data alone; of several that of an arm's own settings."""
+    """The arm of real data alone; of several that of an arm's own settings, or that which had equal time."""
     own = None if beside is None else own_zero(arms, beside)
     if own is not None and own.name in REAL_ONLY:
         return own
-    found = [arm for name in REAL_ONLY for arm in without_generator(arms) if arm.name == name]
-    return found[0] if found else None
+    alone = without_generator(arms)
+    found = next((arm for name in REAL_ONLY for arm in alone if arm.name == name), None)
+    if found is None:
+        return None
+    # where wall-clock time is equal, the one that had it
+    return next((a for a in alone if a.equal == "wall_clock" and a.name == f"{found.arm}{EQUAL_TIME}"), found)
 
 
 def own_zero(arms: Sequence[ArmSummary], arm: ArmSummary) -> ArmSummary | None:

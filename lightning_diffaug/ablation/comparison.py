@@ -161,12 +161,14 @@ def _means(arms: Sequence[ArmSummary], columns: Sequence[Column], costs: bool = 
 def _differences(findings: Findings, columns: Sequence[Column], arm: str) -> list[str]:
     chosen = chosen_arms(findings.arms, arm)
     others = [a for a in findings.arms if a not in chosen]
+    if others and findings.judged is not None and findings.judged not in chosen:
+        chosen = [*chosen, findings.judged]  # what the verdict is of
     tested = any(c.key == findings.score_key for c in columns)
     units = "in percentage points" if all(c.metric is None or c.metric.share for c in columns) else "in their units"
     parts = []
     for one in chosen if others else ():
         rows, ps = [], []
-        for other in others:
+        for other in (a for a in others if a is not one):
             found = [paired_difference(one.values.get(c.key, {}), other.values.get(c.key, {})) for c in columns]
             pairs = max((e.n for e in found if e is not None), default=0)
             shown = [c.shown(e, "+") for c, e in zip(columns, found, strict=True)]

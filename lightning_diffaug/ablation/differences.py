@@ -24,6 +24,7 @@ class Comparison:
         raw: Difference of the scores as they are; None without a common seed.
         corrected: Of the scores with the class prior corrected; None where they are missing. For a metric that no prior
             moves it is `raw`.
+        taken: What the correction takes of `raw`: raw minus corrected scores, the one's minus the other's.
         auroc: Of macro AUROC, which no prior moves; None where it is missing.
         deciding: The one that a verdict rests on: `corrected`, or `raw` where no correction was made.
         p_holm: P-value of the deciding difference, Holm-corrected over all synthetic arms against this reference; None
@@ -36,6 +37,7 @@ class Comparison:
     reference: str
     raw: Difference | None
     corrected: Difference | None = None
+    taken: Difference | None = None
     auroc: Difference | None = None
     deciding: Difference | None = None
     p_holm: float | None = None
@@ -107,6 +109,14 @@ def _compare(arm: ArmSummary, reference: ArmSummary, metric: Metric, corrected: 
     def difference(key: str) -> Difference | None:
         return paired_difference(arm.values.get(key, {}), reference.values.get(key, {}))
 
-    raw, shifted = difference(metric.key("test")), difference(metric.key("test", corrected=True))
+    keys = metric.key("test"), metric.key("test", corrected=True)
+    raw, shifted = map(difference, keys)
+    taken = paired_difference(_less(arm, *keys), _less(reference, *keys))
     deciding = shifted if corrected else raw
-    return Comparison(arm.arm, reference.arm, raw, shifted, difference(_AUROC), deciding, lower=metric.lower)
+    return Comparison(arm.arm, reference.arm, raw, shifted, taken, difference(_AUROC), deciding, lower=metric.lower)
+
+
+def _less(arm: ArmSummary, first: str, second: str) -> dict[int, float]:
+    """One score minus another, of each seed that has both."""
+    scores, others = arm.values.get(first, {}), arm.values.get(second, {})
+    return {seed: scores[seed] - others[seed] for seed in scores.keys() & others.keys()}

@@ -20,6 +20,8 @@ from lightning_diffaug.ablation.svg import save
 from lightning_diffaug.errors import ConfigurationError
 
 PAGE = "report.html"
+ARM = "mixed"
+"""What ``comparison.md`` compares to each other arm, where no other is asked for."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Report:
     text: str
 
 
-def write_report(folder: Path, arm: str = "mixed", metric: str | None = None) -> Report:
+def write_report(folder: Path, arm: str = ARM, metric: str | None = None) -> Report:
     """Writes a sweep's report to ``ablation/`` in its folder; see `write_reports`.
 
     Args:
@@ -50,7 +52,12 @@ def write_report(folder: Path, arm: str = "mixed", metric: str | None = None) ->
 
 
 def write_reports(
-    folders: Sequence[Path], target: Path, arm: str = "mixed", metric: str | None = None, needed: bool = False
+    folders: Sequence[Path],
+    target: Path,
+    arm: str = ARM,
+    metric: str | None = None,
+    needed: bool = False,
+    named: bool = False,
 ) -> Report:
     """Writes ``runs.csv``, ``summary.csv``, ``comparison.md``, plots, ``report.html``; ``failed.csv`` if runs failed.
 
@@ -60,9 +67,10 @@ def write_reports(
         arm: See `write_report`.
         metric: See `write_report`.
         needed: Whether there has to be something to report.
+        named: Whether there has to be such an arm.
 
     Raises:
-        ConfigurationError: There is no such metric, or nothing of what is needed.
+        ConfigurationError: There is no such metric or arm, or nothing of what is needed.
     """
     sweep = read_sweeps(folders)
     if needed and not sweep.runs and not sweep.failures:
@@ -71,6 +79,11 @@ def write_reports(
             "has those of its runs in it."
         )
     arms = summarise(sweep.runs)
+    if named and not any(arm in (one.arm, one.name) for one in arms):
+        known = ", ".join(dict.fromkeys(one.arm for one in arms))
+        raise ConfigurationError(
+            f"no arm is named {arm}, so nothing can be compared to it. Set --arm to one of {known}."
+        )
     tasks = find(arms, metric, sweep.failures)
     text = comparison(sweep, tasks, arm)
     target.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def _harms(f: Facts) -> tuple[str, str] | None:
             f"No evidence that synthetic data help: {_minus(f, worse)}, and {f.arm.arm} trained fewer steps "
             f"({f.arm.steps:.10g}, {other.arm} {other.steps:.10g})."
         )
-    zero = "; on validation data the best fraction is 0" if f.best_is_zero else ""
+    zero = "; on validation data the best of the fractions is 0" if f.best_is_zero else ""
     better = "" if f.beside is None or not f.beside.gains else f" Against real data alone it is {_value(f, f.beside)}."
     return HARMS, f"Synthetic data harm: {_minus(f, worse)}{zero}.{better}"
 
@@ -124,7 +124,7 @@ def _zero(f: Facts) -> tuple[str, str] | None:
     if not f.best_is_zero:
         return None
     return NO_EVIDENCE, (
-        f"No evidence that synthetic data help: the best fraction on validation data is 0. Of the others "
+        f"No evidence that synthetic data help: the best of the fractions on validation data is 0. Of the others "
         f"{f.arm.arm} is best: {_against(f)}."
     )
 
@@ -170,19 +170,21 @@ def _no_more_than_control(f: Facts, control: Comparison) -> tuple[str, str]:
 
 
 def _prior_shift(f: Facts) -> tuple[str, str] | None:
-    """A raw gain, of which the correction leaves no evidence and less than half."""
+    """A raw gain, most of which the correction takes: shown to be more than nothing, with no evidence of the rest."""
     if not f.corrected or not f.metric.needs_correction:
         return None
     for c in (f.to_best, f.beside):
-        if c is None or c.raw is None or c.deciding is None or not c.enough:
+        if c is None or c.raw is None or c.deciding is None or c.taken is None or not c.enough:
             continue
-        if c.gains_raw and not c.gains and c.deciding.mean <= c.raw.mean / 2:
-            zero = " On validation data the best fraction is 0." if f.best_is_zero else ""
+        if c.gains_raw and not c.gains and c.taken.above and c.deciding.mean <= c.raw.mean / 2:
+            zero = " On validation data the best of the fractions is 0." if f.best_is_zero else ""
             also = f" Against {f.best_title}: {_value(f, f.to_best)}, corrected."
             return PRIOR_SHIFT, (
-                f"The gain is a shift of the class prior, which a loss term gives for nothing: {f.arm.arm} minus "
-                f"{c.reference} is {in_points(c.raw)} of {f.metric.title}, and {in_points(c.deciding)} when the class "
-                f"prior of both is corrected on validation data.{also if c is not f.to_best else ''}{zero}"
+                f"{'Most of the gain' if c.deciding.mean > 0 else 'The gain'} is a shift of the class prior, which a "
+                f"loss term can give for nothing: {f.arm.arm} minus {c.reference} is {in_points(c.raw)} of "
+                f"{f.metric.title}, and {in_points(c.deciding)} when the class prior of both is corrected on "
+                f"validation data ({_p(c)}); the correction takes {in_points(c.taken)}."
+                f"{also if c is not f.to_best else ''}{zero}"
             )
     return None
 

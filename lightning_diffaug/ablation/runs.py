@@ -201,7 +201,11 @@ def _job_folders(folder: Path) -> list[Path]:
 
 def _overrides(folder: Path) -> tuple[str, ...]:
     path = folder / ".hydra" / "overrides.yaml"
-    return tuple(str(line) for line in OmegaConf.load(path)) if path.exists() else ()
+    if not path.exists():
+        return ()
+    lines = OmegaConf.to_container(OmegaConf.load(path))  # as they are: what they refer to is not in the list
+    assert isinstance(lines, list)
+    return tuple(map(str, lines))
 
 
 def _read_job(folder: Path, name: str, overrides: Sequence[str]) -> _Job:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -127,9 +128,8 @@ class _Ablation:
         """The keys, and groups, that an arm's file sets."""
         for source in self._loader.get_sources():
             if source.available() and source.is_config(f"arm/{arm}"):
-                found = source.load_config(f"arm/{arm}")
-                chosen = [default.group for default in found.defaults_list or [] if getattr(default, "group", None)]
-                return {*_flat(found.config), *(str(group).lstrip("/") for group in chosen)}
+                found = source.load_config(f"arm/{arm}").config
+                return {*_flat(found), *_groups(found.get("defaults") or ())} - {"defaults"}
         raise ConfigurationError(
             f"ablation.arms holds {arm!r}, and there is no conf/arm/{arm}.yaml. Name one that is there, or add it (a "
             "folder of your own is searched with --config-dir)."
@@ -148,13 +148,12 @@ class _Ablation:
     # -- configurations
 
     def _overrides(self, job: Job) -> list[str]:
-        whole = [
-            f"{key}={value}"
-            for key, value in self._asked.fixed.items()
-            if key not in _NOT_OF_A_RUN and reaches(key.lstrip("+~"), job)
-        ]
+        fixed = {key: value for key, value in self._asked.fixed.items() if key not in _NOT_OF_A_RUN}
+        whole = [f"{key}={value}" for key, value in fixed.items() if reaches(key.lstrip("+~"), job)]
+        without = [key.lstrip("+~") for key in fixed if not reaches(key.lstrip("+~"), job)]
         measuring = ("callbacks",) if self._measures(job) else ()
-        own = [f"ablation.own=[{','.join((*job.own, *measuring))}]"] if job.own or measuring else []
+        keys = (*job.own, *measuring, *without)
+        own = [f"ablation.own=[{','.join(keys)}]"] if keys else []
         return [*(f"{group}=fidelity" for group in measuring), *whole, *job.overrides, *own]
 
     def _measures(self, job: Job) -> bool:
@@ -163,7 +162,14 @@ class _Ablation:
         return job.seed in seeds and job.arm in self._synthetic and "callbacks" not in self._asked.fixed
 
     def _composed(self, job: Job) -> DictConfig:
-        composed: DictConfig = self._loader.load_sweep_config(self._config, self._overrides(job))
+        try:
+            composed: DictConfig = self._loader.load_sweep_config(self._config, self._overrides(job))
+        except HydraException as error:
+            raise ConfigurationError(
+                f"the arm {job.arm} cannot be composed: {' '.join(str(error).split())} What is set for the whole sweep "
+                "reaches each arm, but for keys and groups that the arm's file sets; what concerns one arm alone goes "
+                f"into ablation.arms, such as {{arm: {job.overrides[0].partition('=')[2]}, key: value}}."
+            ) from error
         devices, strategy = composed.trainer.get("devices", 1), str(composed.trainer.get("strategy", ""))
         if (
             (isinstance(devices, (int, float)) and devices > 1)
@@ -232,6 +238,13 @@ def _flat(config: Any, prefix: str = "") -> Iterator[str]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def _groups(defaults: Iterable[Any]) -> Iterator[str]:
+    """The groups of a defaults list, such as ``generator`` of ``override /generator: gan``."""
+    for entry in defaults:
+        for key in entry if isinstance(entry, DictConfig) else ():
+            yield str(key).split()[-1].lstrip("/").partition("@")[0]
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[2]
 ARMS = (
@@ -185,6 +186,27 @@ def test_a_worker_that_is_killed_loses_its_run_alone_and_an_interrupt_ends_all(t
     assert "goes on where it was" in said
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+def test_generators_vary_with_the_seed_and_an_arm_with_another_one_keeps_its_own(tmp_path: Path) -> None:
+    arms = "ablation.arms=[control,{arm: mixed, name: own, generator.fit.lr: 0.001}]"
+    brief = ["generator.fit.steps=2", "generator.num_inference_steps=2", "trainer.max_epochs=1", "data.window=64"]
+    process = subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "train.py"), "-m", "experiment=ablation", arms, "seed=0,1", *brief,
+            "data.synthetic_fraction=0.25", "generator.seed=${seed}", "gates={copy: false, duplicate: false}",
+            "ablation.equal_time_limit=0", "ablation.fidelity_seeds=0", "logger=none", "~callbacks.checkpoint",
+            f"hydra.sweep.dir={tmp_path / 'sweep'}", f"paths.cache_dir={tmp_path / 'cache'}",
+        ],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    finish(process)
+    assert sorted((row["arm"], row["seed"]) for row in rows(tmp_path / "sweep")) == [
+        ("control-0.25", "0"), ("control-0.25", "1"), ("own-0.25", "0"), ("own-0.25", "1"),
+    ]  # fmt: skip
+    seeds = [OmegaConf.load(path).generator.seed for path in (tmp_path / "sweep").glob("own*/*/config.yaml")]
+    assert sorted(seeds) == [0, 1]
 
 
 def test_more_steps_are_not_given_to_arms_with_longer_epochs(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_gain_over_real_only_that_classical_augmentation_gives_too_does_not_he
 def test_a_gain_that_goes_with_the_correction_is_a_shift_of_the_prior() -> None:
     verdict = _judge((*BASELINES, mixed(0.25, 0.03, corrected=0.0)))
     assert verdict.kind == "prior_shift"
-    assert "shift of the class prior, which a loss term gives for nothing" in verdict.sentence
+    assert "shift of the class prior, which a loss term can give for nothing" in verdict.sentence
     assert "minus classical_mixup is +" in verdict.sentence
 
 
@@ -139,7 +139,7 @@ def test_a_gain_over_real_only_alone_that_goes_with_the_correction_is_a_shift_of
 def test_a_shift_of_the_prior_is_called_so_where_the_best_fraction_is_0_or_the_corrected_score_falls() -> None:
     verdict = _judge((*BASELINES, mixed(0), mixed(0.25, 0.03, corrected=-0.005)), 1)
     assert (verdict.kind, verdict.best_is_zero) == ("prior_shift", True)
-    assert "On validation data the best fraction is 0" in verdict.sentence
+    assert "On validation data the best of the fractions is 0" in verdict.sentence
     assert _judge((*BASELINES, mixed(0), mixed(0.25, 0.03, corrected=-0.02))).kind == "prior_shift"
 
 
@@ -154,6 +154,24 @@ def test_a_gain_of_which_the_correction_leaves_most_is_no_shift() -> None:
     (verdict,) = judge_each(summarise(runs))
     assert verdict.kind == "no_evidence"
     assert "is not left when the class prior is corrected" in verdict.sentence
+
+
+def test_a_correction_that_may_take_nothing_shows_no_shift() -> None:
+    kept = (0.04, -0.03, 0.045, -0.02, -0.01)  # 0.005 ± 0.04 of 0.02: what is taken does not exclude 0
+    runs = []
+    for run in planted_runs((*BASELINES, mixed(0.25, 0.02, noise=0.0))):
+        metrics = dict(run.metrics)
+        if run.arm == "mixed-0.25":
+            metrics["test/acc_balanced_corrected"] += kept[run.seed] - 0.02
+        runs.append(replace(run, metrics=metrics))
+    (verdict,) = judge_each(summarise(runs))
+    found = verdict.comparison("mixed-0.25", "classical_mixup")
+    assert found is not None
+    assert found.taken is not None
+    assert found.gains_raw
+    assert not found.gains
+    assert not found.taken.above
+    assert verdict.kind == "no_evidence"
 
 
 def test_a_control_that_gains_as_much_takes_the_credit() -> None:
@@ -199,7 +217,7 @@ def test_less_than_the_same_arm_at_fraction_0_harms() -> None:
     verdict = _judge((*BASELINES, mixed(0), mixed(0.25, -0.03), mixed(0.5, -0.05)))
     assert (verdict.kind, verdict.best_is_zero) == ("harms", True)
     assert "mixed-0.25 minus mixed-0, the same without them, is -" in verdict.sentence
-    assert "the best fraction is 0" in verdict.sentence
+    assert "the best of the fractions is 0" in verdict.sentence
     assert "Against real data alone it is +" in verdict.sentence
 
 
@@ -212,7 +230,7 @@ def test_less_than_real_only_harms() -> None:
 def test_the_best_fraction_0_is_no_evidence_whatever_test_data_say() -> None:
     verdict = _judge((*BASELINES, mixed(0, 0.0, val_gain=0.03), mixed(0.25, 0.03, val_gain=0.0)))
     assert (verdict.kind, verdict.best_is_zero) == ("no_evidence", True)
-    assert "the best fraction on validation data is 0" in verdict.sentence
+    assert "the best of the fractions on validation data is 0" in verdict.sentence
     assert verdict.arm == "mixed-0.25"
 
 
@@ -307,6 +325,14 @@ def test_an_arm_that_did_not_get_all_of_the_time_is_said() -> None:
     ):
         timed = Planted("timed", steps=2000, equal="wall_clock", metrics={"train/seconds": seconds})
         assert said in _judge((*arms, timed)).sentence
+
+
+def test_at_equal_wall_clock_time_real_data_alone_are_those_that_had_it() -> None:
+    timed = Planted("real_only, equal time", 0.0, steps=2000)
+    arms = [replace(arm, equal="wall_clock") for arm in (*BASELINES, timed, mixed(0.25, -0.02))]
+    verdict = _judge(arms)
+    assert verdict.real_only == timed.name
+    assert _judge([arm for arm in arms if arm.name != timed.name]).real_only == "real_only"
 
 
 def test_at_equal_wall_clock_time_it_is_said_which_arms_had_it_and_which_not_all_of_it() -> None:
