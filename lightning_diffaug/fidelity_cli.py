@@ -66,6 +66,12 @@ def _fidelity(arguments: argparse.Namespace) -> int:
     from lightning_diffaug.pool.header import HEADER_FILE
 
     folder: Path = arguments.folder
+    if not folder.is_dir():
+        said = "is a file" if folder.exists() else "does not exist"
+        raise ConfigurationError(
+            f"{folder} {said}: nothing is measured or shown. Name the folder of a pool, of a run, of a distilled "
+            "generator, or the cache folder."
+        )
     if (folder / HEADER_FILE).exists():
         return _of_pool(arguments)
     if (folder / FILE).exists() and '"details"' in (folder / FILE).read_text(encoding="utf-8"):

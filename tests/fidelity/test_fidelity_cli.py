@@ -117,6 +117,8 @@ def test_a_runs_folder_gives_training_and_validation_data(
 def test_a_folder_without_anything_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fidelity", str(tmp_path)]) == 1
     assert "no record of what a distillation lost" in capsys.readouterr().err
+    assert main(["fidelity", str(tmp_path / "none")]) == 1
+    assert f"{tmp_path / 'none'} does not exist" in capsys.readouterr().err
 
 
 def test_samples_are_spread_over_the_slots_with_classes_and_prompts(digits: dict[str, Samples], tmp_path: Path) -> None:
