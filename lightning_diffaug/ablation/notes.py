@@ -164,7 +164,8 @@ def _of_the_test(runs: Sequence[Run]) -> Iterator[Note]:
     if often:
         text = (
             f"The test set was scored more than once in {len(often)} of {_runs(len(runs))} (such as "
-            f"{often[0].folder}): who chose by it flatters its figures."
+            f"{often[0].folder}). Either a run was interrupted after its test and made again, which changes no figure, "
+            "or one was scored again, and its figures are too good if anything was chosen by them."
         )
         yield Note(text, warns=True)
     if unknown:

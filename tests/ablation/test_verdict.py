@@ -455,7 +455,9 @@ def test_seeds_that_draw_no_training_images_share_one_generator() -> None:
 def test_a_test_set_that_was_scored_twice_is_noted() -> None:
     assert any("scored once in each run" in note for note in texts(_judge(HELPS)))
     twice = replace(CLASSICAL[0], metrics={"test/evaluations": 2.0})
-    assert any("more than once in 5 of" in note for note in texts(_judge((*HELPS, twice))))
+    (said,) = [note for note in texts(_judge((*HELPS, twice))) if "more than once in 5 of" in note]
+    assert "interrupted after its test and made again" in said
+    assert "too good if anything was chosen by them" in said
     without = [replace(arm, without=("test/evaluations",)) for arm in HELPS]
     assert any("not recorded" in note for note in texts(_judge(without)))
 
