@@ -72,18 +72,27 @@ class BestFraction:
         between = f"{self.low:.2g} to {self.high:.2g}"
         if self.flat:
             return (
-                f"{self.family}: validation data do not tell which fraction is best (95% interval {between}, most "
-                f"of the range; {self.seeds} seeds)."
+                f"{self.family}: validation data do not tell which fraction is best (95% interval of the quadratic "
+                f"fit's optimum {between}, most of the range; {self.seeds} seeds). {self._of_those_run}"
             )
         said = (
-            f"{self.family}: best fraction {self.best:.2g} (95% interval {between}, quadratic fit, {self.seeds} seeds)"
+            f"{self.family}: a quadratic fit to the validation scores of all fractions is best at {self.best:.2g} "
+            f"(95% interval {between}, {self.seeds} seeds)"
         )
         if self.unimodal is not None and not (self.low <= self.unimodal[1] and self.unimodal[0] <= self.high):
             first, last = (f"{x:.2g}" for x in self.unimodal)
             at = first if first == last else f"{first} to {last}"
             shape = "falls and then rises is lowest" if self.lower else "rises and then falls is highest"
-            return f"{said}; a fit that only {shape} at {at}: a parabola does not fit well."
-        return f"{said}."
+            said += f"; a fit that only {shape} at {at}: a parabola does not fit well"
+        return f"{said}. {self._of_those_run}"
+
+    @property
+    def _of_those_run(self) -> str:
+        """The best mean itself, which is what a verdict goes by; of two that are equal the smaller fraction counts."""
+        sign = -1.0 if self.lower else 1.0
+        top = max(sign * mean for mean in self.means)
+        at = next(x for x, mean in zip(self.fractions, self.means, strict=True) if sign * mean >= top - SAME)
+        return f"Of the fractions that were run, {at:.4g} has the best mean."
 
 
 def best_fractions(

@@ -32,7 +32,7 @@ def test_a_planted_peak_is_within_the_interval_which_is_narrow(at: float) -> Non
     assert found.low - 0.02 <= at <= found.high + 0.02
     assert found.high - found.low < 0.2
     assert not found.flat
-    assert f"mixed: best fraction {found.best:.2g} (95% interval {found.low:.2g} to" in found.sentence
+    assert f"is best at {found.best:.2g} (95% interval {found.low:.2g} to" in found.sentence
 
 
 def test_the_fit_is_that_of_numpy_on_the_means_of_validation_scores() -> None:
@@ -57,6 +57,17 @@ def test_scores_that_do_not_depend_on_the_fraction_are_flat() -> None:
     (equal,) = _best([mixed(f, noise=0.0) for f in FRACTIONS])
     assert (equal.flat, equal.low, equal.high) == (True, 0.0, 1.0)
     assert "do not tell which fraction is best" in equal.sentence
+    assert "Of the fractions that were run, 0 has the best mean" in equal.sentence, "the smallest of equal ones"
+
+
+def test_the_optimum_of_the_fit_is_told_from_the_best_of_the_fractions_that_were_run() -> None:
+    (found,) = _best(_peak(0.35))
+    assert found.best == pytest.approx(0.35, abs=0.04)
+    assert found.best not in FRACTIONS
+    assert found.sentence.startswith("mixed: a quadratic fit to the validation scores")
+    assert found.sentence.endswith("Of the fractions that were run, 0.25 has the best mean.")
+    turned = replace(found, lower=True, means=tuple(1 - mean for mean in found.means))
+    assert turned.sentence.endswith("0.25 has the best mean.")
 
 
 @pytest.mark.parametrize(("gain", "at"), [(0.1, 1.0), (-0.1, 0.0)])
