@@ -9,6 +9,7 @@ from lightning_diffaug.ablation.drawings import Drawing, as_range, of_classes
 from lightning_diffaug.ablation.fidelity_records import Measured, fidelity_of
 from lightning_diffaug.ablation.findings import Findings, shown_role
 from lightning_diffaug.ablation.markup import NOTHING, Cell, Content, Markup, bullets, element, joined, png, table
+from lightning_diffaug.ablation.metric import CORRECTED
 from lightning_diffaug.ablation.modalities import missing_modalities
 from lightning_diffaug.ablation.numbers import NONE, amount, as_score, compared, per_cent, points
 from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR
@@ -19,6 +20,7 @@ from lightning_diffaug.fidelity.result import METRICS
 _SAMPLES = "samples.png"
 _ROLES = {**ROLE_NAMES, CONTROL: "control", OTHER_GENERATOR: "other generator"}
 _CLASS = "test/acc_class_"
+_RARE = "test/acc_rare"
 _COLUMNS = 10
 _STEP = {True: "percentage point", False: "per cent of its score"}
 MANY_CLASSES = 60
@@ -72,18 +74,18 @@ def _arms(findings: Findings) -> Markup:
     raw, corrected = metric.key("test"), metric.key("test", corrected=True)
     columns = [(raw, metric.heading, 2 if metric.name == "auroc" else 1)]
     if corrected != raw:
-        columns.append((corrected, "class prior corrected, %", 1))
+        columns.append((corrected, "the same, class prior corrected, %", 1))
+    if raw != _RARE:
+        columns.append((_RARE, "rare classes, %", 1))
+        columns.append((_RARE + CORRECTED, "rare classes, class prior corrected, %", 1))
     if raw != "test/auroc":
         columns.append(("test/auroc", "macro AUROC, %", 2))
-    if findings.rare_key is not None and raw != "test/acc_rare":
-        columns.append((findings.rare_key, "rare classes, %", 1))
     columns = [column for column in columns if any(column[0] in arm.estimates for arm in findings.arms)]
     references = list(dict.fromkeys(n for n in (found.real_only, found.best_baseline, found.control) if n))
     rows = []
     for arm in findings.arms:
         role = shown_role(arm)
-        row: list[Cell | Content] = [_name(findings, arm), _ROLES.get(role, role)]
-        row += [f"{arm.fraction:.4g}", f"{arm.runs}"]
+        row: list[Cell | Content] = [_name(findings, arm)]
         row += [
             per_cent(arm.estimates.get(key), digits, key == findings.score_key, metric if key == raw else None)
             for key, _, digits in columns
@@ -92,18 +94,20 @@ def _arms(findings: Findings) -> Markup:
             Cell("reference") if arm.arm == name else compared(found.comparison(arm.arm, name), metric)
             for name in references
         ]
-        rows.append(row)
-    heads: list[Content] = ["arm", "role", "fraction", "seeds", *(title for _, title, _ in columns)]
-    heads += [f"minus {name}{metric.difference_unit}" for name in references]
+        rows.append([*row, _ROLES.get(role, role), f"{arm.fraction:.4g}", f"{arm.runs}"])
+    heads: list[Content] = ["arm", *(title for _, title, _ in columns)]
+    heads += [*(f"minus {name}{metric.difference_unit}" for name in references), "role", "fraction", "seeds"]
     decides = (
         f"{metric.title}, class prior corrected on validation" if found.corrected else f"{metric.title}, as scored"
     )
     if not metric.needs_correction:
         decides = metric.title
+    shifted = "as scored where no heading says otherwise, " if metric.needs_correction else ""
     caption = (
-        "On real test data after the last step, mean ± half the 95% t-interval over seeds. Differences are of the "
-        f"score that decides ({decides}; {metric.reason}), paired by seed; p of the paired t-test, Holm-corrected over "
-        "all synthetic arms, or of one test alone; d: effect size d_z; n: pairs. Bold: the interval excludes 0."
+        f"On real test data after the last step, {shifted}mean ± half the 95% t-interval over seeds. Differences are "
+        f"of the score that decides ({decides}; {metric.reason}), paired by seed; p of the paired t-test, "
+        "Holm-corrected over all synthetic arms, or of one test alone; d: effect size d_z; n: pairs. "
+        "Bold: the interval excludes 0."
     )
     if metric.lower:
         caption += " Lower is better: a difference below 0 is a gain."
