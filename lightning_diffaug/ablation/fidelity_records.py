@@ -23,11 +23,15 @@ class Measured:
         value: Of the synthetic samples.
         real: The same of real ones; None where no run has it.
         samples: Synthetic samples that it is of in each run: fewest and most.
+        standard_error: Of `value` within a run, mean over runs; None where no run has it.
+        real_standard_error: The same of `real`.
     """
 
     value: Estimate
     real: Estimate | None
     samples: tuple[int, int]
+    standard_error: float | None = None
+    real_standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,14 @@ def _measured(figures: Sequence[Figure]) -> Measured | None:
     if value is None:
         return None
     counts = [one.samples for one in figures]
-    return Measured(value, _estimate(one.real for one in figures), (min(counts), max(counts)))
+    errors = [
+        None if found is None else found.mean
+        for found in (
+            _estimate(one.standard_error for one in figures),
+            _estimate(one.real_standard_error for one in figures),
+        )
+    ]
+    return Measured(value, _estimate(one.real for one in figures), (min(counts), max(counts)), *errors)
 
 
 def _estimate(values: Iterable[float | None]) -> Estimate | None:
@@ -89,5 +100,10 @@ def _estimate(values: Iterable[float | None]) -> Estimate | None:
 def _about(records: Sequence[Fidelity]) -> list[str]:
     said = dict.fromkeys(f"Real: {one.about['level']}." for one in records if one.about.get("level"))
     said |= dict.fromkeys(f"Features: {one.about['features']}." for one in records if one.about.get("features"))
+    said |= dict.fromkeys(
+        f"A class with fewer than {one.about['least_per_class']} samples of a kind is not measured alone."
+        for one in records
+        if one.about.get("classes_too_small")
+    )
     said |= dict.fromkeys(f"Without {name}: {why}" for one in records for name, why in one.absent.items())
     return list(said)

@@ -25,6 +25,9 @@ class Markup:
 
 Content = str | Markup
 NOTHING = Markup("")
+MANY_CLASSES = 60
+"""With more classes the page has no row or column for each: their figures are in the files alone."""
+_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ def table(
     )
     attributes = {"class_": "words"} if text else {}
     return joined([element("div", element("table", head, body, **attributes), class_="scroll", tabindex="0"), below])
+
+
+def in_parts(names: Sequence[str]) -> list[Sequence[str]]:
+    """Columns that a printed page has room for."""
+    return [names[i : i + _COLUMNS] for i in range(0, len(names), _COLUMNS)]
 
 
 def _cell(cell: Cell | Content, first: bool, text: bool) -> Markup:

@@ -6,25 +6,33 @@ from collections.abc import Sequence
 
 from lightning_diffaug.ablation.canvas import ROLE_NAMES
 from lightning_diffaug.ablation.drawings import Drawing, as_range, of_classes
-from lightning_diffaug.ablation.fidelity_records import Measured, fidelity_of
+from lightning_diffaug.ablation.fidelity_section import fidelity
 from lightning_diffaug.ablation.findings import Findings, shown_role
-from lightning_diffaug.ablation.markup import NOTHING, Cell, Content, Markup, bullets, element, joined, png, table
+from lightning_diffaug.ablation.markup import (
+    MANY_CLASSES,
+    NOTHING,
+    Cell,
+    Content,
+    Markup,
+    bullets,
+    element,
+    in_parts,
+    joined,
+    png,
+    table,
+)
 from lightning_diffaug.ablation.metric import CORRECTED
 from lightning_diffaug.ablation.modalities import missing_modalities
 from lightning_diffaug.ablation.numbers import NONE, amount, as_score, compared, per_cent, points
 from lightning_diffaug.ablation.runs import CONTROL, OTHER_GENERATOR
 from lightning_diffaug.ablation.summary import ArmSummary
 from lightning_diffaug.ablation.svg import inline_svg
-from lightning_diffaug.fidelity.result import METRICS
 
 _SAMPLES = "samples.png"
 _ROLES = {**ROLE_NAMES, CONTROL: "control", OTHER_GENERATOR: "other generator"}
 _CLASS = "test/acc_class_"
 _RARE = "test/acc_rare"
-_COLUMNS = 10
 _STEP = {True: "percentage point", False: "per cent of its score"}
-MANY_CLASSES = 60
-"""With more classes their single figures are in ``summary.csv`` alone."""
 
 
 def verdict(findings: Findings) -> Markup:
@@ -54,7 +62,7 @@ def details(findings: Findings, drawings: Sequence[Drawing], prefix: str) -> Mar
             _titled("Costs", _costs(findings)),
             _titled("Classes", joined([shown("rare_classes", "per_class"), _classes(findings)])),
             _titled("Learning curves", shown("learning_curves")),
-            _titled("Fidelity of the samples", _fidelity(findings)),
+            _titled("Fidelity of the samples", fidelity(findings)),
             _titled("Samples", _samples(findings)),
             _titled("What to know", bullets(findings.notes)),
         ]
@@ -184,7 +192,7 @@ def _classes(findings: Findings) -> Markup:
     corrected = findings.verdict.corrected and all(of_classes(arm, _CLASS, True) for arm in findings.arms)
     found = {arm.arm: of_classes(arm, _CLASS, corrected) for arm in findings.arms}
     tables = []
-    for some in _parts(names):
+    for some in in_parts(names):
         rows: list[list[Cell | Content]] = [[arm, *(per_cent(of.get(c)) for c in some)] for arm, of in found.items()]
         if counts:
             images = [as_range(counts[c]) if c in counts else NONE for c in some]
@@ -193,51 +201,6 @@ def _classes(findings: Findings) -> Markup:
     prior = "class prior corrected" if corrected else "as scored"
     note = f"Accuracy on each class of real test data, % ({prior}), mean ± half the 95% t-interval over seeds."
     return joined([*tables, element("p", note, class_="note")])
-
-
-def _parts(names: Sequence[str]) -> list[Sequence[str]]:
-    """Columns that a printed page has room for."""
-    return [names[i : i + _COLUMNS] for i in range(0, len(names), _COLUMNS)]
-
-
-def _fidelity(findings: Findings) -> Markup:
-    found = {arm.arm: one for arm in findings.arms if (one := fidelity_of(arm)) is not None}
-    names = list(dict.fromkeys(name for one in found.values() for name in one.measured))
-    if not names:
-        return NOTHING
-    parts = []
-    for some in _parts(list(found)):
-        rows: list[list[Cell | Content]] = [
-            [Cell(*_metric(name)), *(_measured(found[arm].measured.get(name)) for arm in some)] for name in names
-        ]
-        parts.append(table(["figure", *some], rows))
-    note = "Mean over runs ± half the 95% t-interval; below it the same figure of real samples, and how many samples."
-    parts.append(element("p", note, class_="note"))
-    arm = findings.judged.arm if findings.judged is not None and findings.judged.arm in found else next(iter(found))
-    of_classes = found[arm].per_class
-    columns = list(dict.fromkeys(name for one in of_classes.values() for name in one))
-    if 0 < len(of_classes) <= MANY_CLASSES:
-        each: list[list[Cell | Content]] = [
-            [name, *(_measured(one.get(column)) for column in columns)] for name, one in of_classes.items()
-        ]
-        parts.append(table(["class", *(_metric(name)[0] for name in columns)], each, f"{arm}, class by class."))
-    about = list(dict.fromkeys(line for one in found.values() for line in one.about))
-    return joined([*parts, bullets(about, "about")])
-
-
-def _metric(name: str) -> tuple[str, str]:
-    title, good = METRICS.get(name, (name, ""))
-    return title, {"low": "lower is better", "high": "higher is better"}.get(good, good)
-
-
-def _measured(one: Measured | None) -> Cell:
-    if one is None:
-        return Cell(NONE)
-    half, (least, most) = one.value.half_width, one.samples
-    real = [] if one.real is None else [f"real {one.real.mean:.4g}"]
-    said = [*real, f"n {least}" if least == most else f"n {least} to {most}"]
-    text = f"{one.value.mean:.4g}" + ("" if half is None else f" ± {half:.2g}")
-    return Cell(text, ", ".join(said), one.value.mean)
 
 
 def _samples(findings: Findings) -> Markup:

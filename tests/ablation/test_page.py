@@ -164,6 +164,22 @@ def test_samples_are_in_the_page_once_an_arm_with_synthetic_ones(read: Read) -> 
     assert len(pictures) == sum(arm.fraction > 0 for arm in ARMS)
 
 
+@pytest.mark.parametrize(("seeds", "said"), [(3, "± half the 95% t-interval"), (1, "without an interval over runs")])
+def test_fidelity_is_shown_with_the_errors_that_are_known(tmp_path: Path, seeds: int, said: str) -> None:
+    arms = [ARMS[0], *ARMS[3:5]]  # two with samples
+    found = Read()
+    found.feed((write_report(write_sweep(tmp_path / "sweep", arms, seeds)).folder / "report.html").read_text())
+    texts = "".join(found.texts)
+    note = next(text for text in found.texts if "the same figure of real samples" in text)
+    assert said in note
+    assert "standard error within a run (s.e.)" in note
+    assert "s.e. 0.002, real 0.001, n 500" in texts, "of the kernel distance"
+    heads = ["class", "mixed-0.25", "mixed-0.5"]
+    distances = next(table for table in found.tables if [head.strip() for head, _ in table[0]] == heads)
+    assert len(distances) == 11
+    assert "Fréchet distance of each class; lower is better." in texts
+
+
 def test_how_it_was_made_is_said(read: Read) -> None:
     said = "".join(read.texts)
     assert "python train.py -m experiment=ablation" in said
