@@ -58,6 +58,8 @@ def read_captioned(path: Path) -> list[Captioned]:
             raise ValueError("it holds no captions")
     except UnicodeDecodeError as error:
         raise _unusable(path, 0, f"it is not UTF-8: {error}") from error
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise _unusable(path, line, str(error)) from error
     return found

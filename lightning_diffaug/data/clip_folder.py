@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
 from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.parts import class_names, folder_parts
-from lightning_diffaug.data.sound_files import EXTENSIONS, SoundFiles
+from lightning_diffaug.data.sound_files import EXTENSIONS, SoundFiles, sound_seconds
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.paths import natural
+
+log = logging.getLogger(__name__)
 
 LAYOUT = """Expected is either
   <root>/train/[<class>/]<clip>/0001.png, 0002.png, … and one sound (wav, flac, ogg)   <root>/val/…   <root>/test/…
@@ -24,6 +27,8 @@ LAYOUT = """Expected is either
   <root>/[<class>/]<clip>/0001.png, … and one sound
 Frames are in the order of their numbers, real.frame_rate of them a second, and begin when the sound does."""
 DEFAULT_SIZE = 16
+_FRAMES_OFF = 2  # frames by which picture and sound may differ in length, or
+_SHARE_OFF = 0.1
 ONE_CLASS = "clip"
 """Name of the class of all, where there are no classes."""
 
@@ -54,6 +59,13 @@ def clip_splits(
     if len({clip.label is not None for clip in every}) > 1:
         raise ConfigurationError(f"real.root={root}: some clips are in folders of classes, some are not.\n{LAYOUT}")
     classes = class_names(root, parts, _class, LAYOUT)
+    lengths = [_seconds(clip, frame_rate) for clip in every]
+    if seconds is not None and (short := [length for length in lengths if length < seconds - 1 / frame_rate]):
+        log.warning(
+            "%d of %d clips are shorter than real.seconds=%g (the shortest has %.3g s): their last frame and silence "
+            "fill them, which may tell a model what it is to find. Set real.seconds to %.3g or null.",
+            len(short), len(every), seconds, min(short), min(short),
+        )  # fmt: skip
     native, channels = probe([clip.frames[0] for clip in parts["train"]])
     pixels = min(native, DEFAULT_SIZE) if size is None else size
     frames = min(len(clip.frames) for clip in every) if seconds is None else round(seconds * frame_rate)
@@ -68,6 +80,18 @@ def clip_splits(
         return AlignedDataset(fields, classes, wrap={"video": tv_tensors.Video})
 
     return AlignedSplits(dataset(parts["train"]), dataset(parts["val"]), dataset(parts["test"]))
+
+
+def _seconds(clip: _Clip, frame_rate: float) -> float:
+    """How long a clip is, by its sound; its frames have to be as long."""
+    heard, seen = sound_seconds(clip.sound), len(clip.frames) / frame_rate
+    if abs(heard - seen) > max(_FRAMES_OFF / frame_rate, _SHARE_OFF * heard):
+        raise ConfigurationError(
+            f"{clip.sound.parent} has {len(clip.frames)} frames, {seen:.4g} s at real.frame_rate={frame_rate:g}, and "
+            f"{heard:.4g} s of sound: picture and sound would not be together. Set real.frame_rate to what the frames "
+            f"were taken at ({len(clip.frames) / heard:.4g} would fit), or mend the clip."
+        )
+    return heard
 
 
 def _class(clip: _Clip) -> str:

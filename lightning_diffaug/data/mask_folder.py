@@ -166,7 +166,8 @@ def _check_classes(path: Path, mask: _Mask, number: int, root: Path, told: bool)
         return
     wrong = high if high >= number or high == IGNORED else low
     why = (
-        "pixels that are to be ignored (255), which a generator cannot make: give them a class, such as 0"
+        "the value 255. Where it marks the object (masks of 0 and 255), save it as 1; where it marks pixels to be "
+        "ignored, which a generator cannot make, give them a class, such as 0"
         if wrong == IGNORED
         else f"the class {wrong}, and there are 0 … {number - 1} "
         + ("(real.classes)" if told else "in the training masks")

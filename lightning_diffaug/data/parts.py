@@ -51,7 +51,7 @@ def folder_parts(
         try:
             indices = _divided(samples, shares, seed, unit, label)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{error}.\n{layout}") from None
+            raise ConfigurationError(f"{str(error).rstrip('.')}.\n{layout}") from None
         return {name: [samples[i] for i in part] for name, part in zip(names, indices, strict=True)}
 
     if not (root / "train").is_dir():

@@ -94,6 +94,18 @@ def most_channels(paths: Sequence[Path], most: int = 1000) -> int:
     return found
 
 
+def sound_seconds(path: Path) -> float:
+    """How long a sound is, from its header.
+
+    Raises:
+        ConfigurationError: The file is no sound.
+    """
+    try:
+        return float(soundfile_package().info(path).duration)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
 def soundfile_package() -> Any:
     """The package soundfile.
 

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05
 _BEAT_SECONDS = 5.0
+_MOST_REJECTED = 0.5  # of what was made: above, more time for the generator is no remedy
+_THIN = 0.25  # of the rows of a window's slots
 
 
 class WindowSupply:
@@ -160,6 +162,8 @@ class WindowSupply:
         available[synthetic == 0] = 1.0
         if short:
             self._say(short)
+        elif pool is not None and synthetic.any():
+            self._say_if_thin(int(rows.sum()), len(slots) * pool.header.slot_size)
         return FrozenWindow(present, available.tolist(), short)
 
     def _gather_newest(self, pool: SyntheticPool, wanted: range) -> list[int]:
@@ -255,12 +259,8 @@ class WindowSupply:
         status = self._refill.status
         why = self._refill.gave_up or (f"last failure: {status.failure}" if status.failure else "")
         parts = [f"the pool is short: {short}.", why.rstrip(". ") + "." if why else ""]
-        if status.rejections and not status.admitted:
-            gates = ", ".join(f"{gate} {count}" for gate, count in status.rejections.items())
-            parts.append(
-                f"Of {status.rejected} samples made, every sample was rejected ({gates}), so more of them would not "
-                "help."
-            )
+        if status.rejections and status.rejected > _MOST_REJECTED * (status.admitted + status.rejected):
+            parts.append(_of_rejections(status))
             if not self._refill.gave_up:
                 parts.append(advice(status.rejections))
         elif not self._refill.gave_up:
@@ -270,6 +270,17 @@ class WindowSupply:
             )
         parts.append(f"data.when_short={self._when_short} says what happens.")
         return " ".join(filter(None, parts))
+
+    def _say_if_thin(self, rows: int, wanted: int) -> None:
+        """Once: a window that gates left nearly empty is whole, and its few samples are used again and again."""
+        status = self._refill.status
+        if rows >= _THIN * wanted or not status.rejections or "thin" in self._said:
+            return
+        self._said.add("thin")
+        log.warning(
+            "the window of %d samples holds %d, each of which is used so many times more (mix/reuse). %s %s",
+            wanted, rows, _of_rejections(status), advice(status.rejections),
+        )  # fmt: skip
 
     def _say(self, short: str) -> None:
         what = {
@@ -316,3 +327,11 @@ class WindowSupply:
             self._lease.close()
             self._lease = None
         self._cache.close()
+
+
+def _of_rejections(status: Status) -> str:
+    gates = ", ".join(f"{gate} {count}" for gate, count in status.rejections.items())
+    made = status.admitted + status.rejected
+    if not status.admitted:
+        return f"Of {made} samples made, every sample was rejected ({gates}), so more of them would not help."
+    return f"Of {made} samples made, {status.rejected} were rejected ({gates})."

@@ -137,6 +137,23 @@ def test_each_part_of_a_divided_folder_has_each_class(tmp_path: Path) -> None:
         assert torch.bincount(torch.tensor(getattr(data.splits, part).fields["label"])).tolist() == counts
 
 
+def test_frames_and_sound_of_other_lengths_name_the_rate_that_would_fit(tmp_path: Path) -> None:
+    write_clips(tmp_path)
+    with pytest.raises(
+        ConfigurationError, match=r"10 frames, 2 s at real\.frame_rate=5, and 1 s of sound.*\(10 would fit"
+    ):
+        AudioVideoDataModule(tmp_path, frame_rate=5, seconds=None).setup()
+
+
+def test_clips_that_are_shorter_than_asked_for_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_clips(tmp_path)
+    with caplog.at_level("WARNING"):
+        AudioVideoDataModule(tmp_path, frame_rate=FRAMES, sample_rate=RATE, seconds=1.0).setup()
+        assert "shorter" not in caplog.text
+        AudioVideoDataModule(tmp_path, frame_rate=FRAMES, sample_rate=RATE, seconds=1.5).setup()
+    assert "18 of 18 clips are shorter than real.seconds=1.5 (the shortest has 1 s)" in caplog.text
+
+
 def test_clips_with_and_without_classes_are_refused(tmp_path: Path) -> None:
     for i in range(6):
         write_clip(tmp_path / "dark" / f"clip{i}", 80)

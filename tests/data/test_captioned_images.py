@@ -113,6 +113,16 @@ def test_what_is_wrong_with_captions_is_said_with_file_and_line(tmp_path: Path, 
     assert "real.root" in str(error.value) or "captions.csv" in str(error.value)
 
 
+def test_a_line_that_is_no_json_is_named_once(tmp_path: Path) -> None:
+    _images(tmp_path, ["0.png", "1.png"])
+    (tmp_path / "captions.jsonl").write_text(
+        '{"file_name": "0.png", "text": "a cat"}\n{"file_name": ', encoding="utf-8"
+    )
+    with pytest.raises(ConfigurationError, match=r"line 2, cannot be used: it is no JSON object") as error:
+        ImageTextDataModule(tmp_path).setup()
+    assert str(error.value).count("cannot be used") == 1
+
+
 def test_another_layout_is_refused_with_the_one_that_is_expected(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"holds nothing[\s\S]*<root>/train/captions.csv"):
         ImageTextDataModule(tmp_path).setup()

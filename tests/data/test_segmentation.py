@@ -224,7 +224,7 @@ def only_background(root: Path) -> None:
         (no_image, r"2\.png is the mask of no image.*real\.root"),
         (other_size, r"2\.png is 9 by 12 pixels and 2\.png 12 by 12.*real\.root"),
         (unknown_class, r"2\.png of real\.root=.*class 7.*0 … 2.*real\.classes"),
-        (ignored, r"2\.png of real\.root=.*\(255\).*give them a class"),
+        (ignored, r"2\.png of real\.root=.*the value 255.*save it as 1.*give them a class"),
         (coloured, r"2\.png has colours \(mode RGB\).*real\.root"),
         (lossy, r"train/masks/2\.jpg is a mask in a format that can change values.*as png.*real\.root"),
         (lossy_tiff, r"train/masks/2\.tif is a mask in a format that can change values"),

@@ -184,6 +184,38 @@ def test_a_pool_of_rejected_samples_says_why(tmp_path: Path, caplog: pytest.LogC
     supply.close()
 
 
+def test_where_most_samples_are_rejected_more_time_is_no_advice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hand = Hand(tmp_path)
+    hand.status = Status(phase="fill", generated=253, admitted=1, rejections={"duplicate": 252})
+    supply = _supply(hand, tmp_path)
+    assert supply.freeze(_request(range(0, 2))).slots == []
+    assert "Of 253 samples made, 252 were rejected (duplicate 252). duplicate: " in caplog.text
+    assert "data.reuse" not in caplog.text, "which would not help"
+    supply.close()
+
+
+class Few(Steady):
+    """One sample of a slot is whole."""
+
+    def generate(self, condition: Any, seeds: Any) -> Any:
+        made = super().generate(condition, seeds)
+        made[1 if len(seeds) == SLOT else 0 :] = float("nan")
+        return made
+
+
+def test_a_window_that_gates_left_nearly_empty_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hand = Hand(tmp_path, Few(), makes=range(9))
+    hand.status = Status(phase="fill", generated=SLOT, admitted=1, rejections={"finite": SLOT - 1})
+    supply = _supply(hand, tmp_path, timeout=30)
+    for start in range(2):
+        window = supply.freeze(_request(range(start, start + 2), (4, 0, 0)))
+        assert (window.slots, window.short) == ([start, start + 1], "")
+    assert caplog.text.count(f"the window of {2 * SLOT} samples holds 2") == 1
+    supply.close()
+
+
 def _damage(path: Path, how: str) -> None:
     data = path.read_bytes()
     if how == "truncated":
