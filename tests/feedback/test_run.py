@@ -47,7 +47,8 @@ def test_later_slots_hold_more_of_the_classes_that_the_learner_is_bad_at(
     pool, plans = SyntheticPool.open(own_pool(tmp_path)), plans_in(tmp_path).all()
     before, after = [k for k in pool.slots() if k < plans[0].from_slot], pool.slots()[-2:]
     assert after[0] >= plans[0].from_slot == before[-1] + 1
-    assert plans[-1].from_slot == pool.slots()[-1] + 1, "the first that nobody was asked for"
+    unfinished = plans[-1].from_slot - 1 - pool.slots()[-1]
+    assert unfinished in (0, 1), "the first that nobody had begun; the run may end while one is made"
     assert _labels(pool, before).tolist() == [0.25] * CLASSES
     assert _labels(pool, after)[list(HARD)].sum() > 0.8
     figures = learner.trainer.callback_metrics
