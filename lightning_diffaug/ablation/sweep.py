@@ -149,8 +149,9 @@ class _Ablation:
 
     def _overrides(self, job: Job) -> list[str]:
         fixed = {key: value for key, value in self._asked.fixed.items() if key not in _NOT_OF_A_RUN}
-        whole = [f"{key}={value}" for key, value in fixed.items() if reaches(key.lstrip("+~"), job)]
-        without = [key.lstrip("+~") for key in fixed if not reaches(key.lstrip("+~"), job)]
+        reached = {key for key in fixed if reaches(key.lstrip("+~"), job)}
+        whole = [f"{key}={value}" for key, value in fixed.items() if key in reached]
+        without = [key.lstrip("+~") for key in fixed if key not in reached]
         measuring = ("callbacks",) if self._measures(job) else ()
         keys = (*job.own, *measuring, *without)
         own = [f"ablation.own=[{','.join(keys)}]"] if keys else []

@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
 from lightning_diffaug.data.image_files import ImageFiles, probe
-from lightning_diffaug.data.parts import class_names, folder_parts
+from lightning_diffaug.data.parts import class_names, folder_parts, shown_files, shown_folders
 from lightning_diffaug.data.sound_files import EXTENSIONS, SoundFiles, sound_seconds
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.paths import natural
@@ -101,22 +101,18 @@ def _class(clip: _Clip) -> str:
 def _clips(folder: Path) -> list[_Clip]:
     """The clips below a folder: folders with a sound in them, or in folders of classes."""
     found = []
-    for inner in _folders(folder):
+    for inner in shown_folders(folder):
         if (clip := _clip(inner, None)) is not None:
             found.append(clip)
             continue
-        found += [clip for deeper in _folders(inner) if (clip := _clip(deeper, inner.name)) is not None]
+        found += [clip for deeper in shown_folders(inner) if (clip := _clip(deeper, inner.name)) is not None]
     return found
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-
-
 def _clip(folder: Path, label: str | None) -> _Clip | None:
-    files = [path for path in sorted(folder.iterdir(), key=natural) if path.is_file() and not path.name.startswith(".")]
-    sounds = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    frames = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
+    files = list(folder.iterdir())
+    sounds = shown_files(files, EXTENSIONS)
+    frames = sorted(shown_files(files, IMG_EXTENSIONS), key=natural)
     if not sounds and not frames:
         return None
     if len(sounds) != 1 or not frames:

@@ -17,7 +17,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
 from lightning_diffaug.data.image_files import ImageFiles, probe
-from lightning_diffaug.data.parts import folder_parts
+from lightning_diffaug.data.parts import folder_parts, shown_files
 from lightning_diffaug.errors import ConfigurationError
 
 LAYOUT = """Expected is either
@@ -110,9 +110,7 @@ def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMG_EXTENSIONS or path.name.startswith(".") or not path.is_file():
-            continue
+    for path in shown_files(folder.iterdir(), IMG_EXTENSIONS):
         if path.stem in found:
             raise ConfigurationError(
                 f"{path} and {found[path.stem].name} have one name, so which belongs to the mask cannot be told. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,13 +86,19 @@ def class_files(folder: Path, extensions: Collection[str]) -> list[tuple[Path, s
     """
     if not folder.is_dir():
         return []
-    classes = [found for found in sorted(folder.iterdir()) if found.is_dir() and not found.name.startswith(".")]
-    return [
-        (path, found.name)
-        for found in classes
-        for path in sorted(found.rglob("*"))
-        if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
-    ]
+    return [(path, found.name) for found in shown_folders(folder) for path in shown_files(found.rglob("*"), extensions)]
+
+
+def shown_folders(folder: Path) -> list[Path]:
+    """The folders in one, sorted; hidden ones are left out."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def shown_files(paths: Iterable[Path], extensions: Collection[str]) -> list[Path]:
+    """Those of some paths that are files with one of the endings (small letters), sorted; hidden ones are left out."""
+    return sorted(
+        path for path in paths if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def class_names(

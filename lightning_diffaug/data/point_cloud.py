@@ -16,7 +16,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.cloud_files import SUFFIXES, Points, read_cloud
 from lightning_diffaug.data.cloud_picture import oblique
-from lightning_diffaug.data.parts import PARTS, check_split, class_names, folder_parts
+from lightning_diffaug.data.parts import PARTS, check_split, class_names, folder_parts, shown_files, shown_folders
 from lightning_diffaug.data.terrain import CLASSES, terrain_tiles
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.points import SCANS, Cloud, farthest_points, mean_cloud, random_points, scanned
@@ -203,15 +203,10 @@ def _framed(points: Points, centre: Points, size: float) -> Cloud:
 
 def _entries(folder: Path) -> list[Entry]:
     def clouds(of: Path) -> list[Path]:
-        return sorted(
-            path
-            for path in of.iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-        )
+        return shown_files(of.iterdir(), SUFFIXES)
 
     found = [(path, ONE_CLASS) for path in clouds(folder)]
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    of_classes = [(path, each.name) for each in folders for path in clouds(each)]
+    of_classes = [(path, each.name) for each in shown_folders(folder) for path in clouds(each)]
     if found and of_classes:
         raise ConfigurationError(
             f"{folder} has clouds beside folders of clouds ({of_classes[0][1]}/), so whether there are classes is a "
