@@ -104,7 +104,7 @@ class DiffAugDataModule(LightningDataModule):
         raw: The training data without augmentation, for a dataset whose transform cannot be taken off. Index for index
             the same samples. Above `snapshot_limit`: also ``{"_target_": ...}``.
         fields: Path of a leaf of the sample → its name in the pool; None: one image and one integer are found.
-        fill: Values for leaves that no generator makes, by path.
+        fill: Values for leaves that no generator makes, by path, before the wrapped module's ``synthetic_fill``.
         labels: The label of every training sample; None: the dataset's ``targets`` or ``labels``, or one pass.
         return_source: Adds to each batch what is synthetic, and from where.
         val: Validation dataset, with a dataset as `real`.

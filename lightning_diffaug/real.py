@@ -107,8 +107,9 @@ class RealTraining:
             real_sample = next(iter(facts.dataset)) if is_stream else facts.dataset[0]
             template = _raw_sample(raw_data, raw is not None) if raw_data is not None else real_sample
             spec = probe(template, fields)
+            fill = {**getattr(real, "synthetic_fill", {}), **(fill or {})}
             if fields is None and raw_data is not None:
-                _check_strings(raw_data, template, spec, fill or {})
+                _check_strings(raw_data, template, spec, fill)
             label = spec.get(LABEL)
             values = None
             if raw_data is not None:

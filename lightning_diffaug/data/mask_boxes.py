@@ -29,18 +29,20 @@ class Regions:
     masks: Tensor
 
 
-def mask_regions(mask: Tensor, least: int = 4) -> Regions:
+def mask_regions(mask: Tensor, least: int = 4, void: int | None = None) -> Regions:
     """Each connected region of each class but 0, largest first; pixels that touch by a corner are connected.
 
     Args:
         mask: Class numbers (H, W) or (1, H, W).
         least: Pixels of a region; smaller ones are left out.
+        void: Number of the pixels that are of no class; None: there are none.
     """
     from scipy.ndimage import label  # slow to import
 
     numbers = mask.as_subclass(Tensor).reshape(mask.shape[-2:]).cpu()
     found: list[tuple[int, Tensor]] = []
-    for value in torch.unique(numbers[numbers > 0]).tolist():
+    shown = numbers > 0 if void is None else (numbers > 0) & (numbers != void)
+    for value in torch.unique(numbers[shown]).tolist():
         parts, count = label((numbers == value).numpy(), structure=[[1, 1, 1]] * 3)
         regions = torch.from_numpy(parts)
         found += [(int(value), regions == i + 1) for i in range(count)]
@@ -58,20 +60,21 @@ class MaskBoxes:
         mask: Name of the mask's field.
         least: Pixels of a region; smaller ones get no box.
         what: ``boxes``: tv_tensors.BoundingBoxes (n, 4), XYXY; ``labels``: int64 (n,), their classes.
+        void: Number of the mask's pixels that are of no class; None: there are none.
 
     Raises:
         ConfigurationError: `what` is neither.
     """
 
-    def __init__(self, mask: str = "mask", least: int = 4, what: str = "boxes") -> None:
+    def __init__(self, mask: str = "mask", least: int = 4, what: str = "boxes", void: int | None = None) -> None:
         if what not in ("boxes", "labels"):
             raise ConfigurationError(f"MaskBoxes(what={what!r}) is unknown. Set what to boxes or labels.")
-        self.mask, self.least, self.what = mask, least, what
+        self.mask, self.least, self.what, self.void = mask, least, what, void
 
     def __call__(self, fields: Mapping[str, Any]) -> Tensor:
         """What `what` says, of ``fields[mask]``."""
         mask = fields[self.mask]
-        regions = mask_regions(mask, self.least)
+        regions = mask_regions(mask, self.least, self.void)
         if self.what == "labels":
             return regions.labels
         boxes: Tensor = tv_tensors.BoundingBoxes(regions.boxes, format="XYXY", canvas_size=tuple(mask.shape[-2:]))

@@ -98,6 +98,11 @@ class SplitDataModule(LightningDataModule, Generic[D]):
         raise NotImplementedError
 
     @property
+    def collate_fn(self) -> Callable[[list[Any]], Any] | None:
+        """Makes a batch of a list of samples; None: torch's own."""
+        return None
+
+    @property
     def class_names(self) -> list[str]:
         """Names in the order of the class indices; [] without labels."""
         return list(self.splits.train.classes)
@@ -130,6 +135,7 @@ class SplitDataModule(LightningDataModule, Generic[D]):
             batch_size=self.batch_size if shuffle else 4 * self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,
+            collate_fn=self.collate_fn,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

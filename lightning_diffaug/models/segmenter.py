@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_diffaug.data.mask_boxes import mask_regions
+from lightning_diffaug.data.mask_files import IGNORED
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.models.schedule import warmed_up_adamw
 from lightning_diffaug.segmentation_network import SmallFCN
@@ -22,12 +23,14 @@ from lightning_diffaug.segmentation_network import SmallFCN
 class SegmentationModel(LightningModule):
     """A small fully convolutional network (Long et al. 2015; `SmallFCN`), trained by cross-entropy.
 
-    Batches are dicts: ``image`` float32 (n, C, H, W) in [0, 1] and ``mask`` int64 (n, H, W) or (n, 1, H, W).
+    Batches are dicts: ``image`` float32 (n, C, H, W) in [0, 1]; ``mask`` int64 (n, H, W) or (n, 1, H, W), in which 255
+    is left out; and, where there are boxes, ``boxes`` (k, 4), XYXY in pixels, and ``labels`` (k,), lists of n.
 
     Logs ``train/loss``; ``<part>/miou``, the intersection over union of all pixels of the part, the mean of the classes
     that occur in its masks; ``test/miou_trivial``, that of the most frequent class everywhere; ``test/iou_<class>``;
     and ``test/map`` where pycocotools is installed (extra ``detection``): mean average precision (COCO, IoU 0.5 … 0.95)
-    of boxes around connected regions of the predicted mask, whose score is their mean probability.
+    of boxes around connected regions of the predicted mask, whose score is their mean probability, against the boxes of
+    the batch, or those around the regions of its masks.
 
     Args:
         num_classes: Background included.
@@ -61,7 +64,7 @@ class SegmentationModel(LightningModule):
             )
         self.class_names, self.lr, self.weight_decay = class_names, lr, weight_decay
         self.network = SmallFCN(in_channels, num_classes, width)
-        self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED)
         self.precision: Any = None
         if importlib.util.find_spec("pycocotools") is not None:
             from torchmetrics.detection import MeanAveragePrecision
@@ -76,7 +79,7 @@ class SegmentationModel(LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of the pixels."""
-        loss = functional.cross_entropy(self(batch["image"]), _numbers(batch))
+        loss = functional.cross_entropy(self(batch["image"]), _numbers(batch), ignore_index=IGNORED)
         self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
 
@@ -93,7 +96,7 @@ class SegmentationModel(LightningModule):
             found = [
                 _detections(one, probability) for one, probability in zip(logits.argmax(1), probabilities, strict=True)
             ]
-            self.precision.update(found, [_detections(one) for one in target])
+            self.precision.update(found, _objects(batch, target))
 
     def on_validation_epoch_end(self) -> None:
         """Logs ``val/miou``."""
@@ -136,9 +139,17 @@ def _numbers(batch: Mapping[str, Tensor]) -> Tensor:
     return mask.as_subclass(Tensor).reshape(len(mask), *mask.shape[-2:]).long()
 
 
+def _objects(batch: Mapping[str, Any], masks: Tensor) -> list[dict[str, Tensor]]:
+    """The objects of each image, as torchmetrics takes them."""
+    if "boxes" not in batch:
+        return [_detections(mask) for mask in masks]
+    pairs = zip(batch["boxes"], batch["labels"], strict=True)
+    return [{"boxes": boxes.as_subclass(Tensor), "labels": labels} for boxes, labels in pairs]
+
+
 def _detections(mask: Tensor, probabilities: Tensor | None = None) -> dict[str, Tensor]:
     """Boxes as torchmetrics takes them; with scores where probabilities (classes, H, W) are given."""
-    regions = mask_regions(mask)
+    regions = mask_regions(mask, void=IGNORED)
     found = {"boxes": regions.boxes, "labels": regions.labels}
     if probabilities is not None:
         own = probabilities.cpu()[regions.labels]

@@ -212,6 +212,10 @@ def undecidable(root: Path) -> None:
     mask.unlink()
 
 
+def void_everywhere(root: Path) -> None:
+    Image.fromarray(np.full((12, 12), 255, np.uint8)).save(root / "val" / "masks" / "2.png")
+
+
 def only_background(root: Path) -> None:
     for path in (root / "train" / "masks").iterdir():
         Image.fromarray(np.zeros((12, 12), np.uint8)).save(path)
@@ -224,7 +228,7 @@ def only_background(root: Path) -> None:
         (no_image, r"2\.png is the mask of no image.*real\.root"),
         (other_size, r"2\.png is 9 by 12 pixels and 2\.png 12 by 12.*real\.root"),
         (unknown_class, r"2\.png of real\.root=.*class 7.*0 … 2.*real\.classes"),
-        (ignored, r"2\.png of real\.root=.*the value 255.*save it as 1.*give them a class"),
+        (ignored, r"2\.png of real\.root=.*the value 255.*save it as 1.*set real\.void=255"),
         (coloured, r"2\.png has colours \(mode RGB\).*real\.root"),
         (lossy, r"train/masks/2\.jpg is a mask in a format that can change values.*as png.*real\.root"),
         (lossy_tiff, r"train/masks/2\.tif is a mask in a format that can change values"),
@@ -238,6 +242,23 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, damage: Callable[[P
     damage(folder(tmp_path))
     with pytest.raises(ConfigurationError, match=f"(?s){says}"):
         SegmentationDataModule(tmp_path).setup()
+
+
+def test_void_pixels_are_one_class_more_and_255_in_a_batch(tmp_path: Path) -> None:
+    folder(tmp_path)
+    edge = np.zeros((12, 12), np.uint8)
+    edge[2:9, 2:9], edge[4:7, 4:7] = 9, 1
+    Image.fromarray(edge).save(tmp_path / "test" / "masks" / "0.png")
+    data = SegmentationDataModule(tmp_path, void=9)
+    raw = data.splits.test.fields["mask"][0]
+    assert torch.equal(raw, torch.from_numpy(np.where(edge == 9, 3, edge)).long())
+    batch = next(iter(data.test_dataloader()))
+    assert isinstance(data.splits.test[0]["mask"], tv_tensors.Mask)
+    assert torch.equal(batch["mask"][0], torch.from_numpy(np.where(edge == 9, 255, edge)).long())
+    assert data.mask_classes == ["0", "1", "2"]
+    void_everywhere(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"2\.png is void everywhere \(real\.void=255\)"):
+        SegmentationDataModule(tmp_path, void=255).setup()
 
 
 def test_another_layout_is_answered_by_the_expected_one(tmp_path: Path) -> None:
@@ -284,6 +305,7 @@ def test_boxes_are_around_each_region_and_small_ones_have_none() -> None:
     assert regions.labels.tolist() == [2, 2]
     assert regions.masks.sum((1, 2)).tolist() == [15, 6]
     assert mask_regions(two_squares(), least=1).labels.tolist() == [2, 2, 1]
+    assert mask_regions(two_squares(), least=1, void=2).labels.tolist() == [1]
     nothing = mask_regions(torch.zeros(1, 5, 5))
     assert (nothing.boxes.shape, nothing.labels.shape) == ((0, 4), (0,))
 

@@ -3,16 +3,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-import tarfile
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from served_files import packed, served
 
 from lightning_diffaug.data import TorchvisionDataModule
 from lightning_diffaug.data.torchvision_files import CifarFiles
@@ -120,26 +117,16 @@ def test_damaged_cifar_file_is_named(tmp_path: Path) -> None:
         TorchvisionDataModule("cifar10", root=tmp_path).setup()
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small archive of CIFAR-10's layout, served on loopback in place of the real one."""
     folder = tmp_path / "server"
     write_cifar(folder / "cifar-10-batches-bin")
     path = folder / "cifar-10-binary.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        tar.add(folder / "cifar-10-batches-bin", arcname="cifar-10-batches-bin")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setattr(CifarFiles, "URL", f"http://127.0.0.1:{server.server_port}/{path.name}")
+    packed(folder / "cifar-10-batches-bin", path)
+    with served(folder) as address:
+        monkeypatch.setattr(CifarFiles, "URL", f"{address}/{path.name}")
         yield path
-        server.shutdown()
-        thread.join()
 
 
 def test_what_is_missing_is_downloaded_once(tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,10 +61,11 @@ def fitted(snapshot: Snapshot, folder: Path, **settings: Any) -> DiffusionGenera
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8)])
-def test_one_hot_returns_the_classes_that_it_was_given(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("classes", [3, None])
+def test_one_hot_returns_the_classes_that_it_was_given(shape: tuple[int, ...], classes: int | None) -> None:
     field = FieldSpec("mask", "mask", "tv_mask", "uint8", shape, 0.0, 2.0)
     mask = torch.arange(3 * 64).reshape(3, *shape) % 3
-    codec = OneHot(3)
+    codec = OneHot(classes)
     encoded = codec.encode(mask.to(torch.uint8), field)
     assert encoded.shape[1:] == codec.shape(field) == (3, 8, 8)
     assert encoded.unique().tolist() == [-1.0, 1.0]

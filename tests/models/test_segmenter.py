@@ -72,6 +72,31 @@ def test_figures_are_counted_over_all_pixels_and_only_of_classes_that_there_are(
     assert figures["test/map"] == pytest.approx(0.1, abs=0.01)  # a box of half the size: right at IoU 0.5 alone
 
 
+def test_void_pixels_count_for_nothing_and_boxes_of_the_batch_are_the_right_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("pycocotools")
+    mask = torch.zeros(1, 8, 8, dtype=torch.int64)
+    mask[0, :4, :4] = 1
+    seen = mask.float()
+    mask[0, :, 6:] = 255
+    seen[0, :, 6:] = 2.0  # whatever it finds there
+    batch = {
+        "image": seen[None], "mask": mask, "boxes": [torch.tensor([[0.0, 0.0, 4.0, 2.0], [0.0, 2.0, 4.0, 4.0]])],
+        "labels": [torch.tensor([1, 1])],
+    }  # fmt: skip
+    (figures,) = trainer().test(Told(3), DataLoader([batch], batch_size=None), verbose=False)
+    assert figures["test/miou"] == 1.0
+    assert figures["test/miou_trivial"] == pytest.approx(32 / 48 / 2)
+    assert 0 < figures["test/map"] < 0.2, "one box around both, and IoU 0.5 is right alone"
+    model = Told(3)
+    monkeypatch.setattr(model, "log", lambda *_, **__: None)  # it has no trainer
+    wrong = seen.clone()
+    wrong[0, 7, 7] = 1.0
+    losses = [float(model.training_step({**batch, "image": one[None]}, 0)) for one in (seen, wrong)]
+    assert losses[0] == losses[1]
+
+
 def test_settings_out_of_range_are_refused() -> None:
     for wrong in ({"num_classes": 1}, {"num_classes": 2, "class_names": ["a"]}, {"num_classes": 2, "lr": 0.0}):
         with pytest.raises(ConfigurationError, match=r"model\."):

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from training_toys import Noise, RealModule, unnamed
 
 from lightning_diffaug import DiffAugDataModule, SyntheticPool
-from lightning_diffaug.data import MaskBoxes
+from lightning_diffaug.data import MaskBoxes, SegmentationDataModule
 from lightning_diffaug.data.digit_scenes import digit_scenes
+from lightning_diffaug.data.mask_boxes import mask_regions
 from lightning_diffaug.experiment import run
 from lightning_diffaug.paths import config_dir
 
@@ -60,6 +63,50 @@ def test_image_and_mask_jointly(tmp_path: Path) -> None:
     assert not all(bool((mask == real).flatten(1).all(1).any()) for mask in made["mask"])
 
 
+def test_a_folder_with_boxes_and_void_pixels(tmp_path: Path) -> None:
+    """All classes are known of the data, and batches hold boxes of real and of made samples."""
+    root, side = tmp_path / "own", 16
+    for part in ("train", "test"):
+        for name in ("images", "masks", "boxes"):
+            (root / part / name).mkdir(parents=True)
+        for i in range(12):
+            x, y, number = i % 6, 2 * (i % 3), 1 + i % 2
+            mask = np.zeros((side, side), np.uint8)
+            mask[y + 1 : y + 9, x + 1 : x + 10] = 255
+            mask[y + 2 : y + 8, x + 2 : x + 9] = number
+            Image.fromarray(mask // 255 * 90 + mask % 255 * 40 + 20).save(root / part / "images" / f"{i}.png")
+            Image.fromarray(mask).save(root / part / "masks" / f"{i}.png")
+            (root / part / "boxes" / f"{i}.xml").write_text(
+                f"<annotation><object><name>{'ab'[number - 1]}</name><bndbox><xmin>{x + 3}</xmin><ymin>{y + 3}</ymin>"
+                f"<xmax>{x + 9}</xmax><ymax>{y + 8}</ymax></bndbox></object></annotation>"
+            )
+    figures, made = _run(tmp_path, f"real.root={root}", "real.void=255", "real.classes=[nothing,a,b]")
+    assert figures["mix/achieved_fraction"] == 0.5
+    assert 0 < figures["test/miou"] < 1
+    assert figures["test/map"] >= 0
+    assert set(made["mask"].unique().tolist()) == {0, 1, 2, 3}, "void is made like a class"
+
+    data = SegmentationDataModule(root, void=255, classes=["nothing", "a", "b"], batch_size=4)
+    module = DiffAugDataModule(
+        data, unnamed(NoisyScenes(True, (1, side, side))), 0.5, refill="sync", window=16, slot_size=8, gates=[],
+        cache_dir=tmp_path / "cache", fields={"image": "image", "mask": "mask"}, return_source=True,
+    )  # fmt: skip
+    module.prepare_data()
+    module.setup("fit")
+    seen = 0
+    try:
+        for batch in module.train_dataloader():
+            assert set(batch["mask"].unique().tolist()) <= {0, 1, 2, 255}
+            for i in batch["source"]["is_synthetic"].nonzero()[:, 0].tolist():
+                regions = mask_regions(batch["mask"][i], void=255)
+                assert torch.equal(batch["boxes"][i].as_subclass(Tensor), regions.boxes)
+                assert torch.equal(batch["labels"][i], regions.labels)
+                seen += len(regions.labels)
+    finally:
+        module.close()
+    assert seen
+
+
 # A user's samples -------------------------------------------------------------------------------------
 
 
@@ -89,8 +136,8 @@ class Made(Dataset[Any]):
 class NoisyScenes(Noise):
     """Images and masks of noise; a plain (H, W) tensor is seen as (1, H, W), a Mask as it is."""
 
-    def __init__(self, wrapped: bool) -> None:
-        super().__init__((3, 6, 6))
+    def __init__(self, wrapped: bool, shape: tuple[int, int, int] = (3, 6, 6)) -> None:
+        super().__init__(shape)
         self.wrapped = wrapped
 
     def generate(self, condition: Any, seeds: Any) -> Any:

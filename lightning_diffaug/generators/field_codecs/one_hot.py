@@ -21,19 +21,20 @@ class OneHot:
     channel of the highest value.
 
     Args:
-        classes: Their number; a number in the data that is not below it is an error.
+        classes: Their number; a number in the data that is not below it is an error. None: what the range of the field
+            says, which is found on the training data (or ``data.image_range``).
 
     Raises:
         ConfigurationError: Below 2.
     """
 
-    classes: int
+    classes: int | None = None
 
     def __post_init__(self) -> None:
-        if type(self.classes) is not int or self.classes < 2:
+        if self.classes is not None and (type(self.classes) is not int or self.classes < 2):
             raise ConfigurationError(
                 f"classes={self.classes!r} of the codec OneHot is not a whole number from 2. Set "
-                "generator.codecs.<field>.classes to the number of classes in the masks, background included."
+                "generator.codecs.<field>.classes to the number of classes in the masks, background included, or null."
             )
 
     def shape(self, field: FieldSpec) -> tuple[int, ...]:
@@ -44,24 +45,28 @@ class OneHot:
                 f"field {field.name!r} of shape {field.shape} is no mask of class numbers (H, W): leave "
                 f"generator.codecs.{field.name} out."
             )
-        return (self.classes, *size)
+        return (self._number(field), *size)
 
     def encode(self, raw: Tensor | Sequence[str], field: FieldSpec) -> Tensor:
         """See `FieldCodec`."""
         assert isinstance(raw, Tensor)
+        classes = self._number(field)
         numbers = raw.reshape(len(raw), *_size(field)).round().to(torch.int64)
         low, high = (int(numbers.min()), int(numbers.max())) if len(raw) else (0, 0)
-        if low < 0 or high >= self.classes:
+        if low < 0 or high >= classes:
             raise ConfigurationError(
                 f"field {field.name!r} holds the class {low if low < 0 else high}, and its codec knows 0 … "
-                f"{self.classes - 1}. Set generator.codecs.{field.name}.classes to their number."
+                f"{classes - 1}. Set generator.codecs.{field.name}.classes to their number."
             )
-        channels = functional.one_hot(numbers, self.classes).movedim(-1, 1)
+        channels = functional.one_hot(numbers, classes).movedim(-1, 1)
         return channels.to(torch.float32) * 2.0 - 1.0
 
     def decode(self, encoded: Tensor, field: FieldSpec) -> Tensor:
         """See `FieldCodec`."""
         return encoded.argmax(1).to(torch.float32).reshape(len(encoded), *field.shape)
+
+    def _number(self, field: FieldSpec) -> int:
+        return round(field.high) + 1 if self.classes is None else self.classes
 
 
 def _size(field: FieldSpec) -> tuple[int, ...]:
