@@ -11,6 +11,9 @@ from typing import Any
 
 from lightning_diffaug.errors import ConfigurationError
 
+Pair = tuple[Path, str]
+"""An image file and a caption of it."""
+
 NAMES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 """What such a file may be called; the first of these that is there is read."""
 
@@ -36,9 +39,9 @@ def read_captioned(path: Path) -> list[Captioned]:
     """Reads a file of captions; an image may have several.
 
     Args:
-        path: ``.csv`` with a header, or ``.jsonl`` of objects (whose caption may be a list). The image is in the column
-            ``file_name`` (or ``image``), the caption in ``caption`` (or ``text``). UTF-8, with or without a byte order
-            mark.
+        path: ``.jsonl`` of objects (whose caption may be a list); any other is CSV with a header. The image is in the
+            column ``file_name`` (or ``image``), the caption in ``caption`` (or ``text``). UTF-8, with or without a byte
+            order mark.
 
     Raises:
         ConfigurationError: It cannot be read, lacks a column, or a line lacks its value; the text names file and line.
@@ -67,7 +70,7 @@ def read_captioned(path: Path) -> list[Captioned]:
 
 def _entries(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() != ".jsonl":
             rows = csv.DictReader(file, skipinitialspace=True)
             columns = [str(name) for name in rows.fieldnames or ()]
             if not (set(IMAGE_COLUMNS) & {*columns} and set(CAPTION_COLUMNS) & {*columns}):

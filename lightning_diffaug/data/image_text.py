@@ -1,4 +1,4 @@
-"""Images with captions: the user's own folder, or scikit-learn's digits with captions that were measured on them."""
+"""Images with captions: a set by name, the user's own folder, or scikit-learn's digits, captioned by measurement."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torchvision import tv_tensors
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, AlignedSplits, Sample
-from lightning_diffaug.data.caption_files import NAMES, find_captions, read_captioned
+from lightning_diffaug.data.caption_files import NAMES, Pair, find_captions, read_captioned
+from lightning_diffaug.data.caption_sets import SETS, read_set
 from lightning_diffaug.data.captioned_digits import caption, levels
 from lightning_diffaug.data.image_files import ImageFiles, probe
-from lightning_diffaug.data.parts import check_split, folder_parts
+from lightning_diffaug.data.parts import all_parts, check_split, folder_parts
 from lightning_diffaug.data.selection import stratified_split
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.spec import CAPTION, IMAGE
@@ -33,8 +34,6 @@ or one folder that is split by ratio (real.split)
   <root>/*.png + <root>/captions.csv
 captions.csv has the columns file_name (relative to it) and caption; it may also be one of {", ".join(NAMES[1:])}."""
 
-Pair = tuple[Path, str]
-
 
 class ImageTextDataModule(AlignedDataModule):
     """Pairs of an image and a caption; samples are ``{"image": uint8 (C, H, W), "caption": str}``.
@@ -43,19 +42,23 @@ class ImageTextDataModule(AlignedDataModule):
     and test images that measure alike in everything that a caption says, one is kept, so that each caption is true of
     one image of its gallery.
 
-    With `root`: see `LAYOUT`. Images are divided, not captions: those of one image stay together. In training an image
-    is a sample with each of its captions, in validation and test with its first.
+    With `root`: see `LAYOUT`; with `name` too: see `caption_sets.SETS`. Images are divided, not captions: those of one
+    image stay together. In training an image is a sample with each of its captions, in validation and test with its
+    first.
 
     Args:
         root: The folder; None: the digits.
         size: Height and width in pixels that every image is cropped and resized to; None: the native size, at most 32.
-        split: Shares of training, validation and test when there is one folder.
+        split: Shares of training, validation and test when there is one folder, or nothing that divides the set; of the
+            first two when there is a test part and none for validation.
         split_seed: Which images go where; apart from `seed`, so that seeds share one test set.
+        name: ``"coco_captions"`` (Chen et al. 2015), ``"flickr8k"`` (Hodosh et al. 2013) or ``"flickr30k"`` (Young et
+            al. 2014), whose files are in `root`; None: a folder of your own, or the digits.
         **settings: See `AlignedDataModule`.
 
     Raises:
-        ConfigurationError: The folder is missing or has another layout; a file is missing, or no image; a line of
-            captions says nothing of use.
+        ConfigurationError: The name is unknown, or without `root`; the folder is missing or has another layout; a file
+            is missing, or no image; a line of captions says nothing of use.
     """
 
     few_shots = 300
@@ -66,26 +69,34 @@ class ImageTextDataModule(AlignedDataModule):
         size: int | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
+        name: str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         if size is not None and size < 4:
             raise ConfigurationError(f"real.size={size} is below 4 pixels. Set real.size to 4 or more, or null")
         check_split(split)
+        if name is not None and name not in SETS:
+            raise ConfigurationError(
+                f"real.name={name!r} is unknown. Set real.name to one of {', '.join(SETS)}, or to null for a folder of "
+                "your own"
+            )
+        if name is not None and root is None:
+            raise ConfigurationError(
+                f"real.name={name} is read from files, and real.root says no folder. Set real.root to the one that "
+                f"holds them.\n{SETS[name].layout}"
+            )
         self.root = None if root is None else Path(root).expanduser()
         self.size = size
         self.split = tuple(split)
         self.split_seed = split_seed
+        self.name = name
 
     def load(self) -> AlignedSplits:
-        """Reads the digits, or finds the files, divides and decodes them."""
+        """Reads the digits, or finds the files and divides them; those of training are decoded by `kept`."""
         if self.root is None:
             return captioned_digits()
-        root = self.root
-        # an image's captions stay together
-        parts = folder_parts(
-            root, lambda folder: _pairs(folder, root), LAYOUT, self.split, self.split_seed, unit=lambda pair: pair[0]
-        )
+        parts = self._parts(self.root)
         native, channels = probe([path for path, _ in parts["train"]])
         size = min(native, DEFAULT_SIZE) if self.size is None else self.size
         if self.size is None:
@@ -94,13 +105,14 @@ class ImageTextDataModule(AlignedDataModule):
             )
 
         def dataset(pairs: Sequence[Pair]) -> AlignedDataset:
-            files = list(dict.fromkeys(path for path, _ in pairs))
-            of = {path: number for number, path in enumerate(files)}
-            images = ImageFiles(files, size, channels).read()
-            chosen = images[torch.tensor([of[path] for path, _ in pairs], dtype=torch.int64)]
-            return _dataset(chosen, [text for _, text in pairs])
+            return _dataset(ImageFiles([path for path, _ in pairs], size, channels), [text for _, text in pairs])
 
-        return AlignedSplits(dataset(parts["train"]), dataset(_first(parts["val"])), dataset(_first(parts["test"])))
+        val, test = (_decoded(dataset(_first(parts[part]))) for part in ("val", "test"))
+        return AlignedSplits(dataset(parts["train"]), val, test)
+
+    def kept(self, train: AlignedDataset) -> AlignedDataset:
+        """See `AlignedDataModule.kept`; images that are not kept are not decoded."""
+        return _decoded(super().kept(train))
 
     def conversion(self, sample: Sample) -> Sample:
         """The image as float32 in [0, 1]; the caption stays text."""
@@ -118,6 +130,15 @@ class ImageTextDataModule(AlignedDataModule):
         """The image."""
         image = fields.get(IMAGE)
         return None if image is None else image.to(torch.float32) / 255.0
+
+    def _parts(self, root: Path) -> dict[str, list[Pair]]:
+        def image(pair: Pair) -> Path:  # whose captions stay together
+            return pair[0]
+
+        if self.name is not None:
+            given = read_set(self.name, root)
+            return all_parts(root, given, SETS[self.name].layout, self.split, self.split_seed, unit=image)
+        return folder_parts(root, lambda folder: _pairs(folder, root), LAYOUT, self.split, self.split_seed, unit=image)
 
 
 def captioned_digits() -> AlignedSplits:
@@ -138,8 +159,18 @@ def captioned_digits() -> AlignedSplits:
     return AlignedSplits(whole.select(train), whole.select(distinct(val)), whole.select(distinct(test)))
 
 
-def _dataset(images: Tensor, texts: Sequence[str]) -> AlignedDataset:
+def _dataset(images: Tensor | ImageFiles, texts: Sequence[str]) -> AlignedDataset:
     return AlignedDataset({IMAGE: images, CAPTION: list(texts)}, wrap={IMAGE: tv_tensors.Image})
+
+
+def _decoded(part: AlignedDataset) -> AlignedDataset:
+    """The images of a part in memory, each file read once however many captions it has."""
+    files = part.fields[IMAGE]
+    if not isinstance(files, ImageFiles):
+        return part
+    number = {path: i for i, path in enumerate(dict.fromkeys(files.paths))}
+    images = ImageFiles(list(number), files.size, files.channels).read()
+    return _dataset(images[torch.tensor([number[path] for path in files.paths])], part.fields[CAPTION])
 
 
 def _pairs(folder: Path, root: Path) -> list[Pair]:

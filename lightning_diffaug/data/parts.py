@@ -46,19 +46,11 @@ def folder_parts(
     check_split(split)
     if not root.is_dir():
         raise ConfigurationError(f"real.root={root} is not a folder, so there is no data. Set real.root.\n{layout}")
-
-    def divided(samples: Sequence[T], names: Sequence[str], shares: Sequence[float]) -> dict[str, list[T]]:
-        try:
-            indices = _divided(samples, shares, seed, unit, label)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{str(error).rstrip('.')}.\n{layout}") from None
-        return {name: [samples[i] for i in part] for name, part in zip(names, indices, strict=True)}
-
     if not (root / "train").is_dir():
         whole = read(root)
         if not whole:
             raise ConfigurationError(f"real.root={root} holds nothing that can be read. Set real.root.\n{layout}")
-        return divided(whole, PARTS, split)
+        return all_parts(root, {"train": whole}, layout, split, seed, unit, label)
     parts = {"train": list(read(root / "train"))}
     for part, names in (("val", VAL_NAMES), ("test", ("test",))):
         folders = [root / name for name in names if (root / name).is_dir()]
@@ -70,11 +62,47 @@ def folder_parts(
             f"real.root={root} has train/ but no test/ (test/ is missing or empty): without samples of their own the "
             f"final figures would mean nothing. Add them, or put all into one folder, which is then divided.\n{layout}"
         )
-    if not parts["val"]:
+    return all_parts(root, parts, layout, split, seed, unit, label)
+
+
+def all_parts(
+    root: Path,
+    parts: Mapping[str, Sequence[T]],
+    layout: str,
+    split: Sequence[float],
+    seed: int = 0,
+    unit: Callable[[T], Hashable] | None = None,
+    label: Callable[[T], Hashable] | None = None,
+) -> dict[str, list[T]]:
+    """The three parts, where some are given.
+
+    Args:
+        root: Where they are from (``real.root``).
+        parts: Training part alone, which is divided by `split`; with a test part, validation is split off the training
+            part unless there is one.
+        layout: As of `folder_parts`, and so are the others.
+        split: Shares of training, validation and test.
+        seed: Of the division.
+        unit: What is not divided.
+        label: Class of a sample.
+
+    Raises:
+        ConfigurationError: There is too little to divide.
+    """
+    given = {name: list(samples) for name, samples in parts.items()}
+    if given.get("val") and given.get("test"):
+        return given
+    shares = split
+    if given.get("test"):
         share = split[1] / (split[0] + split[1])
-        log.info("%s has no val/, or an empty one: %.0f %% of train/ are set aside for validation.", root, 100 * share)
-        parts |= divided(parts["train"], PARTS[:2], (1 - share, share))
-    return parts
+        log.info("%s has no validation part: %.0f %% of the training part are set aside for it.", root, 100 * share)
+        shares = (1 - share, share)
+    train = given["train"]
+    try:
+        indices = _divided(train, shares, seed, unit, label)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{str(error).rstrip('.')}.\n{layout}") from None
+    return given | {name: [train[i] for i in part] for name, part in zip(PARTS, indices, strict=False)}
 
 
 def class_files(folder: Path, extensions: Collection[str]) -> list[tuple[Path, str]]:
