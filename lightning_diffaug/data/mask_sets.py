@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
 from lightning_diffaug.data.box_files import voc_boxes
 from lightning_diffaug.data.mask_files import IGNORED, Meaning, Pair
-from lightning_diffaug.data.selection import stratified_split
+from lightning_diffaug.data.parts import all_parts
 from lightning_diffaug.errors import ConfigurationError
 
 _VOC = (
@@ -27,13 +27,13 @@ class MaskSet:
     Attributes:
         meaning: Of the values in its mask files.
         parts: Our part → torchvision's. Without ``val`` it is split off the training part.
-        read: ``(root, torchvision's part, download)`` → its pairs, each with what it is stratified by.
+        read: ``(root, torchvision's part, download)`` → its pairs, each with what it is stratified by, or None.
         where: The folder below the root.
     """
 
     meaning: Meaning
     parts: Mapping[str, str]
-    read: Callable[[Path, str, bool], list[tuple[Pair, int]]]
+    read: Callable[[Path, str, bool], list[tuple[Pair, int | None]]]
     where: str
 
 
@@ -47,13 +47,14 @@ def fetch(name: str, root: Path) -> None:
             chosen.read(root, part, True)
 
 
-def set_pairs(name: str, root: Path, val_share: float) -> dict[str, list[Pair]]:
+def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) -> dict[str, list[Pair]]:
     """The pairs of each part.
 
     Args:
         name: One of `SETS`.
         root: Where torchvision puts it, or would.
-        val_share: Of the training part, for validation where the set has no part for it; always the same ones.
+        split: Shares; where the set has no validation part, it is split off the training part by the first two.
+        split_seed: Which pairs go where.
 
     Raises:
         ConfigurationError: It is not there, or incomplete.
@@ -66,25 +67,22 @@ def set_pairs(name: str, root: Path, val_share: float) -> dict[str, list[Pair]]:
             f"real.root={root} does not hold {name} ({error}): searched was {root / chosen.where}. Set real.download="
             "true to fetch it, or real.root to the folder that holds it."
         ) from error
-    parts = {part: [pair for pair, _ in pairs] for part, pairs in read.items()}
-    if "val" not in parts:
-        kinds = [kind for _, kind in read["train"]]
-        of_train = stratified_split(kinds, (1 - val_share, val_share))
-        parts["train"], parts["val"] = ([read["train"][i][0] for i in part] for part in of_train)
-    return parts
+    where = f"Expected is {root / chosen.where} as torchvision writes it."
+    parts = all_parts(root, read, where, split, split_seed, label=lambda one: one[1])
+    return {part: [pair for pair, _ in pairs] for part, pairs in parts.items()}
 
 
-def _pets(root: Path, part: str, download: bool) -> list[tuple[Pair, int]]:
+def _pets(root: Path, part: str, download: bool) -> list[tuple[Pair, int | None]]:
     found = OxfordIIITPet(root, part, "segmentation", download=download)
     pairs = (Pair(image, mask) for image, mask in zip(found._images, found._segs, strict=True))
     return list(zip(pairs, found._labels, strict=True))  # of breeds
 
 
-def _voc(year: str, root: Path, part: str, download: bool) -> list[tuple[Pair, int]]:
+def _voc(year: str, root: Path, part: str, download: bool) -> list[tuple[Pair, int | None]]:
     found = VOCSegmentation(root, year, part, download)
     images = [Path(path) for path in found.images]
     boxes = [voc_boxes(path.parents[1] / "Annotations" / f"{path.stem}.xml") for path in images]
-    return [(Pair(*one), 0) for one in zip(images, map(Path, found.masks), boxes, strict=True)]
+    return [(Pair(*one), None) for one in zip(images, map(Path, found.masks), boxes, strict=True)]
 
 
 SETS: dict[str, MaskSet] = {

@@ -122,7 +122,7 @@ class SegmentationDataModule(AlignedDataModule):
             parts = folder_pairs(self.root, self.split, self.split_seed)
         else:
             self.prepare_data()
-            parts = set_pairs(self.name, self.root, self.split[1] / (self.split[0] + self.split[1]))
+            parts = set_pairs(self.name, self.root, self.split, self.split_seed)
         splits, self._names = read_pairs(parts, self.root, self.size, self._meaning, LAYOUT)
         return splits
 
