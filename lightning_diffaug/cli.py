@@ -43,6 +43,11 @@ def train(cfg: DictConfig) -> float | None:
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(1)
+        except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
+            last = Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt"
+            if last.exists():
+                print(f"Stopped. The same command with ckpt_path={last} goes on from there.", file=sys.stderr)
+            raise
     folder = Path(hydra_cfg.runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)  # of an earlier sweep in this folder
     try:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_diffaug.cli import main
+from lightning_diffaug.paths import config_dir
 from lightning_diffaug.pool import PoolHeader, Shard, SyntheticPool, fingerprint
 
 
@@ -57,3 +63,27 @@ def test_a_folder_that_is_no_pool_is_said_in_one_line(
 ) -> None:
     assert main(["pool", what, str(tmp_path)]) == 1
     assert "holds no pool" in capsys.readouterr().err
+
+
+def test_a_run_that_is_interrupted_says_how_to_go_on_and_that_goes_on(tmp_path: Path) -> None:
+    def start(folder: str, *overrides: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable, str(config_dir().parent / "train.py"), "data.synthetic_fraction=0", "model.width=8",
+            "real.shots=5", "logger=none", "callbacks.checkpoint.every_n_epochs=1",
+            f"hydra.run.dir={tmp_path / folder}",
+        ]  # fmt: skip
+        return subprocess.Popen([*command, *overrides], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    first = start("first", "trainer.max_epochs=100000")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    while first.poll() is None and not last.exists():
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 1, said
+    assert f"Stopped. The same command with ckpt_path={last} goes on from there." in " ".join(said.split())
+    epochs = torch.load(last, weights_only=True)["epoch"] + 1
+    second = start("second", f"ckpt_path={last}", f"trainer.max_epochs={epochs + 1}")
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, said
+    assert json.loads((tmp_path / "second" / "metrics.json").read_text())["train/steps"] > epochs

@@ -202,9 +202,11 @@ class WindowSupply:
                     if held is None:
                         held = self._hold(pool, needed)
                     there = sum(pool.has(k) for k in slots)
-                    if there == len(slots) or not until_complete:
+                    if not until_complete:
                         return pool
                     display.slots(there)
+                    if there == len(slots):
+                        return pool
                 else:
                     status = self._refill.status
                     display.fit(status)
