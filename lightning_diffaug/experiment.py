@@ -28,7 +28,8 @@ from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.loggers import close, log_final
 from lightning_diffaug.models.predictions import Predictions
 from lightning_diffaug.models.scores import corrected_scores, scores
-from lightning_diffaug.report import draw_samples, print_line, print_table, write_classes, write_metrics
+from lightning_diffaug.pictures import draw_samples
+from lightning_diffaug.report import print_line, print_table, write_classes, write_metrics
 
 log = logging.getLogger(__name__)
 

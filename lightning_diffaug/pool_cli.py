@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_diffaug.errors import PoolError
+from lightning_diffaug.pictures import draw_grid
 from lightning_diffaug.pool import SyntheticPool
-from lightning_diffaug.report import draw_grid
 from lightning_diffaug.spec import IMAGE, LABEL, SampleSpec
 
 _PER_ROW = 12

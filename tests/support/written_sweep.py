@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 
 from lightning_diffaug.fidelity.result import Fidelity, Figure
-from lightning_diffaug.report import draw_grid, write_classes
+from lightning_diffaug.pictures import draw_grid
+from lightning_diffaug.report import write_classes
 
 CLASSES = tuple("0123456789")
 COUNTS = (80, 5, 80, 5, 80, 5, 80, 5, 80, 5)
