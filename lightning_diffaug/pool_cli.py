@@ -7,15 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from lightning_diffaug.errors import PoolError
-from lightning_diffaug.pictures import draw_grid
-from lightning_diffaug.pool import SyntheticPool
-from lightning_diffaug.spec import IMAGE, LABEL, SampleSpec
+from lightning_diffaug.pictures import Picture, draw_grid
+from lightning_diffaug.pool import Shard, SyntheticPool
+from lightning_diffaug.spec import CAPTION, IMAGE, LABEL, FieldSpec, SampleSpec
 
 _PER_ROW = 12
+_UNLABELLED_ROWS = 4
+_NEWEST = 32  # slots that are looked at
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -50,46 +49,58 @@ def grid(arguments: argparse.Namespace) -> int:
     """Draws the newest samples of each class, or the newest rejected ones of each reason."""
     pool = SyntheticPool.open(arguments.folder)
     if arguments.rejected:
-        return _grid_of_rejected(pool, arguments.out)
-    shards = [pool.read(slot) for slot in pool.slots()[-32:]]
-    if not shards or IMAGE not in shards[0].fields or LABEL not in shards[0].fields:
-        print("the pool holds no labelled images to draw", file=sys.stderr)
+        shards = pool.rejected.read()[::-1]
+        missing = "no rejected images are kept here: data.keep_rejected=8 keeps some of slots yet to be made"
+    else:
+        shards = [pool.read(slot) for slot in pool.slots()[: -_NEWEST - 1 : -1]]
+        missing = "the pool holds no images to draw"
+    if not shards or IMAGE not in shards[0].fields:
+        print(missing, file=sys.stderr)
         return 1
-    images = torch.cat([shard.fields[IMAGE] for shard in shards])
-    labels = torch.cat([shard.fields[LABEL] for shard in shards])
-    names = pool.header.parts["class_names"]
-    rows = [(name, (("synthetic", images[labels == c]),)) for c, name in enumerate(names)]
-    return _drawn(rows, arguments.out)
+    names = pool.header.parts.get("class_names", [])
+
+    def row_of(shard: Shard, i: int) -> str:
+        if arguments.rejected:
+            return str(shard.rows[i]["reason"])
+        return str(names[int(shard.fields[LABEL][i])]) if LABEL in shard.fields else ""
+
+    found = _pictures(shards, SampleSpec.from_json(pool.header.spec["fields"])[IMAGE], row_of)
+    if arguments.rejected:
+        rows = sorted(found.items(), key=lambda item: -len(item[1]))
+    else:
+        rows = _unnamed(found[""]) if "" in found else [(name, found.get(name, [])) for name in names]
+    heading = "rejected" if arguments.rejected else "synthetic"
+    return _drawn([(name, ((heading, pictures),)) for name, pictures in rows], arguments.out)
 
 
-def _drawn(rows: Sequence[tuple[str, Sequence[tuple[str, Tensor]]]], out: Path) -> int:
+def _pictures(
+    shards: Sequence[Shard], field: FieldSpec, row_of: Callable[[Shard, int], str]
+) -> dict[str, list[Picture]]:
+    """Images by row, with their captions."""
+    found: dict[str, list[Picture]] = {}
+    for shard in shards:
+        images = shard.fields[IMAGE]
+        if images.is_floating_point():
+            images = (field.to_unit(images).nan_to_num() + 1) / 2
+        captions = shard.strings.get(CAPTION)
+        for i, image in enumerate(images):
+            found.setdefault(row_of(shard, i), []).append(image if captions is None else (image, captions[i]))
+    return found
+
+
+def _unnamed(pictures: list[Picture]) -> list[tuple[str, list[Picture]]]:
+    """Rows of samples that have no classes."""
+    starts = range(0, min(len(pictures), _PER_ROW * _UNLABELLED_ROWS), _PER_ROW)
+    return [("", pictures[start : start + _PER_ROW]) for start in starts]
+
+
+def _drawn(rows: Sequence[tuple[str, Sequence[tuple[str, Sequence[Picture]]]]], out: Path) -> int:
     try:
         print(draw_grid(rows, out, per_part=_PER_ROW))
     except (OSError, ValueError) as error:  # no such folder; no format of matplotlib's
         print(f"--out {out} cannot be written: {error}. Give a .png file in a folder that is there.", file=sys.stderr)
         return 1
     return 0
-
-
-def _grid_of_rejected(pool: SyntheticPool, out: Path) -> int:
-    shards = pool.rejected.read()[::-1]
-    if not shards or IMAGE not in shards[0].fields:
-        print(
-            "no rejected images are kept here: data.keep_rejected=8 keeps some of slots yet to be made", file=sys.stderr
-        )
-        return 1
-    field = SampleSpec.from_json(pool.header.spec["fields"])[IMAGE]
-    found: dict[str, list[Tensor]] = {}
-    for shard in shards:
-        for image, row in zip(shard.fields[IMAGE], shard.rows, strict=True):
-            found.setdefault(row["reason"], []).append(image)
-    rows = []
-    for reason, images in sorted(found.items(), key=lambda item: -len(item[1])):
-        shown = torch.stack(images[:_PER_ROW])
-        if shown.is_floating_point():
-            shown = (field.to_unit(shown).nan_to_num() + 1) / 2
-        rows.append((reason, (("rejected", shown),)))
-    return _drawn(rows, out)
 
 
 def _explained(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

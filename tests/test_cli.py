@@ -7,18 +7,23 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_diffaug.cli import main
 from lightning_diffaug.paths import config_dir
 from lightning_diffaug.pool import PoolHeader, Shard, SyntheticPool, fingerprint
+from lightning_diffaug.spec import FieldSpec, SampleSpec
+
+SPEC = SampleSpec((FieldSpec("image", "0", "tensor", "uint8", (1, 8, 8), 0.0, 255.0, "chw"),))
 
 
 @pytest.fixture
 def pool(tmp_path: Path) -> SyntheticPool:
     parts = {"class_names": ["cat", "dog"]}
-    pool = SyntheticPool.create(tmp_path / "pool", PoolHeader(fingerprint(parts), parts, 4, {}))
+    pool = SyntheticPool.create(tmp_path / "pool", PoolHeader(fingerprint(parts), parts, 4, {"fields": SPEC.to_json()}))
     for k in range(3):
         images = torch.full((4, 1, 8, 8), 80 * k, dtype=torch.uint8)
         pool.publish(k, Shard({"image": images, "label": torch.tensor([0, 0, 0, 1])}, {}, [{}] * 4, [], {}))
@@ -45,6 +50,25 @@ def test_verify_finds_a_flipped_byte_and_moves_nothing(pool: SyntheticPool, caps
 def test_grid_draws_the_pool(pool: SyntheticPool, tmp_path: Path) -> None:
     assert main(["pool", "grid", str(pool.folder), "--out", str(tmp_path / "grid.png")]) == 0
     assert (tmp_path / "grid.png").stat().st_size > 1000
+
+
+def test_grid_draws_samples_without_a_class_with_their_captions_newest_first(tmp_path: Path) -> None:
+    field = FieldSpec("image", "0", "tensor", "float32", (1, 8, 8), -1.0, 1.0, "chw")
+    spec = SampleSpec((field, FieldSpec("caption", "1", "str", "str", (), 0.0, 0.0)))
+    pool = SyntheticPool.create(tmp_path / "pool", PoolHeader(fingerprint({}), {}, 24, {"fields": spec.to_json()}))
+    out = tmp_path / "grid.png"
+
+    def dark(caption: str, levels: list[float]) -> float:
+        for k, level in enumerate(levels, len(pool.slots())):
+            strings = {"caption": [caption] * 24}
+            pool.publish(k, Shard({"image": torch.full((24, 1, 8, 8), level)}, strings, [{}] * 24, [], {}))
+        assert main(["pool", "grid", str(pool.folder), "--out", str(out)]) == 0
+        return float((np.asarray(Image.open(out).convert("L")) < 100).mean())
+
+    without = dark("", [0.0, 1.0, 1.0])  # 48 are drawn, and -1 is black
+    assert without < 0.001  # the heading
+    assert 0.001 < dark("seven, upright", [1.0, 1.0]) < 0.1
+    assert dark("", [-1.0, -1.0]) > 0.3
 
 
 @pytest.mark.parametrize("name", ["nowhere/grid.png", "grid.txt"])
