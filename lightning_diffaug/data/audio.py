@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from lightning_diffaug.data.audio_folder import LAYOUT, Files, find_parts
 from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset
+from lightning_diffaug.data.hub import located
 from lightning_diffaug.data.parts import check_split, class_names
 from lightning_diffaug.data.selection import drawn_groups, grouped_split
 from lightning_diffaug.data.sound_files import SoundFiles, most_channels
@@ -32,7 +33,8 @@ class AudioDataModule(RealDataModule):
     Voices that are variations of one another stay together, and no voice of training is heard in validation or test.
 
     Args:
-        root: Folder of sounds, see `audio_folder.LAYOUT`; None: the spoken digits.
+        root: Folder of sounds, see `audio_folder.LAYOUT`, or a data set of the Hugging Face hub, see `hub.located`;
+            None: the spoken digits.
         sample_rate: In Hz; sounds of another rate are resampled.
         seconds: Length of every sound: its beginning, or the whole followed by silence.
         mono: Whether the mean of a sound's channels is taken; else they are kept.
@@ -41,6 +43,7 @@ class AudioDataModule(RealDataModule):
             validation is split off, files of one source stay together. None: they do not.
         split: Of a folder without parts: shares of training, validation and test.
         split_seed: Which files, or groups, go where; apart from `seed`, so that seeds share one test set.
+        columns: Of a data set of the hub: audio and label → its column; None: found by type and name.
         n_fft: As the next five, see `LogMelSpectrogram`.
         hop_length: See there.
         mels: See there.
@@ -66,6 +69,7 @@ class AudioDataModule(RealDataModule):
         group: str | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
+        columns: Mapping[str, str] | None = None,
         n_fft: int = 400,
         hop_length: int = 200,
         mels: int = 32,
@@ -94,7 +98,8 @@ class AudioDataModule(RealDataModule):
                 "e.g. 4, or null."
             )
         check_split(split)
-        self.root = None if root is None else Path(root).expanduser()
+        self.root: Path | None
+        self.root, self.hub = located(root, ("audio", "label"), columns)
         self.sample_rate = sample_rate
         self.seconds = seconds
         self.mono = mono

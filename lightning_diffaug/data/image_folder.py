@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset, LazyImages
+from lightning_diffaug.data.hub import located
 from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.parts import check_split, class_files, class_names, folder_parts
 from lightning_diffaug.data.split_module import Splits
@@ -34,11 +35,12 @@ class ImageFolderDataModule(RealDataModule):
     from elsewhere when there is a ``train`` folder.
 
     Args:
-        root: the folder.
+        root: the folder, or a data set of the Hugging Face hub, see `hub.located`.
         size: height and width in pixels that every image is cropped and resized to; None: the native size,
             at most 32.
         split: shares of training, validation and test when there is one folder.
         split_seed: which images go where; apart from `seed`, so that seeds share one test set.
+        columns: of a data set of the hub: what is read (image, label) → its column; None: found by type and name.
         memory_limit_mb: decoded images are kept in memory up to this many MB in all, beyond it each is
             decoded again when it is asked for.
         **settings: see `RealDataModule`.
@@ -53,6 +55,7 @@ class ImageFolderDataModule(RealDataModule):
         size: int | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
+        columns: Mapping[str, str] | None = None,
         memory_limit_mb: int = 1024,
         **settings: Unpack[RealSettings],
     ) -> None:
@@ -60,7 +63,7 @@ class ImageFolderDataModule(RealDataModule):
         if size is not None and size < 4:
             raise ConfigurationError(f"real.size={size} is below 4 pixels. Set real.size to 4 or more, or null")
         check_split(split)
-        self.root = Path(root).expanduser()
+        self.root, self.hub = located(root, ("image", "label"), columns)
         self.size = size
         self.split = tuple(split)
         self.split_seed = split_seed

@@ -17,6 +17,7 @@ from lightning_diffaug.data.aligned import AlignedDataModule, AlignedDataset, Al
 from lightning_diffaug.data.caption_files import NAMES, Pair, find_captions, read_captioned
 from lightning_diffaug.data.caption_sets import SETS, read_set
 from lightning_diffaug.data.captioned_digits import caption, levels
+from lightning_diffaug.data.hub import located
 from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.data.parts import all_parts, check_split, folder_parts
 from lightning_diffaug.data.selection import stratified_split
@@ -47,13 +48,14 @@ class ImageTextDataModule(AlignedDataModule):
     first.
 
     Args:
-        root: The folder; None: the digits.
+        root: The folder, or a data set of the Hugging Face hub, see `hub.located`; None: the digits.
         size: Height and width in pixels that every image is cropped and resized to; None: the native size, at most 32.
         split: Shares of training, validation and test when there is one folder, or nothing that divides the set; of the
             first two when there is a test part and none for validation.
         split_seed: Which images go where; apart from `seed`, so that seeds share one test set.
         name: ``"coco_captions"`` (Chen et al. 2015), ``"flickr8k"`` (Hodosh et al. 2013) or ``"flickr30k"`` (Young et
             al. 2014), whose files are in `root`; None: a folder of your own, or the digits.
+        columns: Of a data set of the hub: image and caption → its column; None: found by type and name.
         **settings: See `AlignedDataModule`.
 
     Raises:
@@ -70,6 +72,7 @@ class ImageTextDataModule(AlignedDataModule):
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
         name: str | None = None,
+        columns: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -86,7 +89,7 @@ class ImageTextDataModule(AlignedDataModule):
                 f"real.name={name} is read from files, and real.root says no folder. Set real.root to the one that "
                 f"holds them.\n{SETS[name].layout}"
             )
-        self.root = None if root is None else Path(root).expanduser()
+        self.root, self.hub = located(root, ("image", "caption"), columns, name)
         self.size = size
         self.split = tuple(split)
         self.split_seed = split_seed

@@ -15,6 +15,7 @@ from typing_extensions import Unpack
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedSettings, AlignedSplits, Sample
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.digit_scenes import CLASS_NAMES, digit_scenes
+from lightning_diffaug.data.hub import located
 from lightning_diffaug.data.mask_boxes import MaskBoxes
 from lightning_diffaug.data.mask_files import IGNORED, Meaning, read_pairs
 from lightning_diffaug.data.mask_folder import LAYOUT, folder_pairs
@@ -43,7 +44,8 @@ class SegmentationDataModule(AlignedDataModule):
     those of a made sample are around the regions of its mask.
 
     Args:
-        root: Folder of pairs, see `mask_folder.LAYOUT`; None: scenes of real digits on real photographs.
+        root: Folder of pairs, see `mask_folder.LAYOUT`, or a data set of the Hugging Face hub, see `hub.located`; None:
+            scenes of real digits on real photographs.
         name: Data set of torchvision that `root` holds, see `mask_sets.SETS`; None: none, it is a folder of pairs.
         download: Fetch the named data set where it is missing.
         size: Height and width of an image of the folder; None: the native size, at most 32.
@@ -51,6 +53,7 @@ class SegmentationDataModule(AlignedDataModule):
         void: Value of the folder's mask files that marks pixels of no class, such as 255; None: there are none.
         split: Shares of training, validation and test of a folder without such subfolders.
         split_seed: Of that split.
+        columns: Of a data set of the hub: image and mask → its column; None: found by type and name.
         **settings: See `AlignedDataModule`.
 
     Raises:
@@ -69,6 +72,7 @@ class SegmentationDataModule(AlignedDataModule):
         void: int | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
+        columns: Mapping[str, str] | None = None,
         **settings: Unpack[AlignedSettings],
     ) -> None:
         super().__init__(**settings)
@@ -99,7 +103,7 @@ class SegmentationDataModule(AlignedDataModule):
                 f"real.download=true needs the name of a data set. Set real.name to one of {', '.join(SETS)}, or "
                 "real.download=false."
             )
-        self.root = None if root is None else Path(root).expanduser()
+        self.root, self.hub = located(root, ("image", "mask"), columns, name)
         self.name = name
         self.download = download
         self.size = size
@@ -109,7 +113,8 @@ class SegmentationDataModule(AlignedDataModule):
         self._names: list[str] | None = None
 
     def prepare_data(self) -> None:
-        """Downloads the named data set where it is missing, if `download` is set."""
+        """Downloads the named data set where it is missing, if `download` is set, or what the hub has."""
+        super().prepare_data()
         if self.download and self.name is not None and self.root is not None:
             fetch(self.name, self.root)
 
@@ -121,7 +126,6 @@ class SegmentationDataModule(AlignedDataModule):
         if self.name is None:
             parts = folder_pairs(self.root, self.split, self.split_seed)
         else:
-            self.prepare_data()
             parts = set_pairs(self.name, self.root, self.split, self.split_seed)
         splits, self._names = read_pairs(parts, self.root, self.size, self._meaning, LAYOUT)
         return splits

@@ -12,6 +12,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from lightning_diffaug.data.hub import HubSet
+
 Transform = Callable[[Any], Any]
 
 
@@ -48,8 +50,10 @@ class SplitDataModule(LightningDataModule, Generic[D]):
         batch_size: Samples per batch (of one rank).
         num_workers: Worker processes per loader.
         augment: Random transform of a raw training sample before `conversion`; None: none.
+        hub: Data set of the Hugging Face hub that is to be read; None: none.
     """
 
+    hub: HubSet | None = None
     batch_size: int
     num_workers: int
     augment: Transform | None
@@ -68,10 +72,16 @@ class SplitDataModule(LightningDataModule, Generic[D]):
         """The training samples that are kept."""
         raise NotImplementedError
 
+    def prepare_data(self) -> None:
+        """Fetches what is to be fetched, once."""
+        if self.hub is not None:
+            self.hub.export()
+
     def setup(self, stage: str | None = None) -> None:
         """Loads once, whatever the stage, and selects the training samples."""
         if self._splits is not None:
             return
+        self.prepare_data()
         whole = self.load()
         train = self.kept(whole.train)
         train.transform = self.train_transform

@@ -6,9 +6,6 @@ import contextlib
 import inspect
 import json
 import logging
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,8 +15,8 @@ from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.hashing import file_sha256
 from lightning_diffaug.pool import fingerprint
 from lightning_diffaug.pool.claims import Claims
-from lightning_diffaug.pool.process import machine_id, surely_dead
 from lightning_diffaug.pool.storage import Folder
+from lightning_diffaug.publishing import published, remove_dead
 from lightning_diffaug.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -151,11 +148,9 @@ def fit_seconds(folder: Path) -> float:
 
 
 def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[int, int], None]) -> None:
-    prefix = f"{_PART}{machine_id()}-{os.getpid()}-"
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
     checkpoint = folder.with_name(f"{_CHECKPOINT}{folder.name}")
     resumable = {"checkpoint": checkpoint} if "checkpoint" in inspect.signature(generator.fit).parameters else {}
-    try:
+    with published(folder, _PART) as part:
         started = time.perf_counter()
         try:
             generator.fit(snapshot, part, progress, **resumable)
@@ -168,14 +163,7 @@ def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[i
                 f"fit(snapshot, folder, progress) of {type(generator).__name__} wrote no file to folder."
             )
         (part / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-        try:
-            part.rename(folder)
-        except OSError:
-            if not (folder / _RECORD).exists():
-                raise
-        _drop(_kept_of(checkpoint))
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    _drop(_kept_of(checkpoint))
 
 
 def _kept_of(checkpoint: Path) -> list[Path]:
@@ -196,10 +184,7 @@ def remove_unfinished(cache_dir: Path) -> None:
     left for a month; and what killed writers of checkpoints left half written.
     """
     generators = cache_dir / "generators"
-    for part in generators.glob(f"{_PART}*"):
-        machine, pid = [*part.name.removeprefix(_PART).split("-"), ""][:2]
-        if pid.isdigit() and surely_dead(machine, int(pid)):
-            shutil.rmtree(part, ignore_errors=True)
+    remove_dead(generators, _PART)
     claims = Claims(Folder(generators), _CLAIM_SECONDS)
     _drop(file for file in generators.glob(f"{_CHECKPOINT}*") if _is_abandoned(file, claims))
 

@@ -182,6 +182,8 @@ def test_what_is_missing_is_downloaded_once(
         ({"root": "data", "name": "voc2012", "void": 255}, r"real\.name=null"),
         ({"root": "data", "download": True}, r"real\.download=true needs the name"),
         ({"root": "data", "void": 0}, r"real\.void=0"),
+        ({"root": "hf://datasets/a/b", "name": "voc2012"}, r"real\.name=voc2012 .*real\.root=hf://datasets/a/b"),
+        ({"root": "data", "columns": {"mask": "m"}}, r"real\.columns"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], says: str) -> None:
