@@ -84,7 +84,7 @@ class HubSet:
 
     def _loaded(self, cache: Path | None) -> Mapping[str, Any]:
         datasets = _package(self.root)
-        bars = datasets.is_progress_bar_enabled()
+        quiet = datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()
         try:
             splits: Mapping[str, Any] = datasets.load_dataset(
@@ -97,7 +97,7 @@ class HubSet:
                 "set real.root to a folder that holds its parquet files."
             ) from error
         finally:
-            if bars:
+            if not quiet:
                 datasets.enable_progress_bars()
         return splits
 

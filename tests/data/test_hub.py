@@ -93,7 +93,7 @@ def test_images_and_classes_are_those_of_the_splits(write: Write) -> None:
 
 
 @installed
-def test_pairs_of_image_and_mask_are_kept(write: Write) -> None:
+def test_pairs_of_image_and_mask_are_kept_all_of_them(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def pairs(levels: range) -> Columns:
@@ -101,6 +101,7 @@ def test_pairs_of_image_and_mask_are_kept(write: Write) -> None:
         jpeg = [stored(np.full((8, 8), level), "jpeg", "photo.png") for level in levels]
         return {"image": (jpeg, datasets.Image()), "annotation": ([stored(mask) for mask in masks], datasets.Image())}
 
+    monkeypatch.setattr(SegmentationDataModule, "few_shots", 3)
     data = SegmentationDataModule(write(train=pairs(range(40, 60)), test=pairs(range(60, 66))), shots="auto")
     assert len(data.splits.train) + len(data.splits.val) == 20
     assert data.mask_classes == ["0", "1", "2"]
