@@ -174,8 +174,8 @@ def located(
         return None if root is None else Path(root).expanduser(), None
     if name is not None:
         raise ConfigurationError(
-            f"real.name={name} is a data set of torchvision, and real.root={root} one of Hugging Face. Set real.name to "
-            "null, or real.root to the folder that holds the former."
+            f"real.name={name} is a data set of torchvision, and real.root={root} one of Hugging Face. Set real.name "
+            "to null, or real.root to the folder that holds the former."
         )
     check_named(named, roles, str(root))
     if local is not None:
