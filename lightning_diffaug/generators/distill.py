@@ -25,6 +25,7 @@ from lightning_diffaug.generators.fit_trainer import run
 from lightning_diffaug.generators.schedulers import TRAIN_TIMESTEPS, ForwardProcess, make_scheduler, set_timesteps
 
 if TYPE_CHECKING:
+    from lightning_diffaug.generators.fit_checkpoint import FitCheckpoint
     from lightning_diffaug.snapshot import Snapshot
 
 
@@ -115,6 +116,7 @@ def distill_denoiser(
     conditions: Conditions | None = None,
     clip: bool = True,
     done: Callable[[int, nn.Module], None] = lambda steps, student: None,
+    checkpoint: FitCheckpoint | None = None,
 ) -> Fitted:
     """Distills a fitted denoiser, halving by halving.
 
@@ -132,11 +134,12 @@ def distill_denoiser(
         conditions: Row numbers → condition; None: the label, where there are labels.
         clip: See `Halving`.
         done: Given the steps and the network of each student.
+        checkpoint: Where each student is kept, from the last of which an interrupted distillation goes on; it stays.
 
     Raises:
         GeneratorError: The loss is not finite any more.
     """
-    started, losses = time.perf_counter(), []
+    started, losses = time.perf_counter(), list[float]()
     conditions = labels_of(snapshot) if conditions is None else conditions
     recipe = replace(
         settings, steps=distill.fit_steps, lr=distill.lr, hold_out=0.0, patience=None, min_snr=None,
@@ -144,8 +147,18 @@ def distill_denoiser(
     )  # fmt: skip
     draws = ClassBalancedDraws(snapshot.labels, len(snapshot), settings.class_balance)
     rng = torch.Generator().manual_seed(seed)
+    found = None if checkpoint is None else checkpoint.load("cpu")
+    kept: list[dict[str, Tensor]] = [] if found is None else found["students"]
+    if found is not None:
+        rng.set_state(found["rng"])
+        losses = found["losses"]
     for halving, steps in enumerate(distill.halvings):
         student = copy.deepcopy(teacher).train().requires_grad_(True)
+        if halving < len(kept):
+            student.load_state_dict(kept[halving])
+            teacher = student.eval().requires_grad_(False)
+            done(steps, teacher)
+            continue
         module = Halving(student, teacher, steps, recipe, rng, clip)
         batches = FitBatches(snapshot, names, conditions, draws, recipe, rng)
         run(
@@ -154,6 +167,9 @@ def distill_denoiser(
         teacher = student.to(device).eval().requires_grad_(False)
         losses += module.losses
         done(steps, teacher)
+        if checkpoint is not None and settings.checkpoint_every is not None:
+            kept.append({name: value.cpu() for name, value in teacher.state_dict().items()})
+            checkpoint.save({"students": kept, "losses": losses, "rng": rng.get_state()})
     return Fitted(teacher, losses, time.perf_counter() - started)
 
 

@@ -16,6 +16,7 @@ from lightning_diffaug.generators import distill_fidelity as fidelity
 from lightning_diffaug.generators.diffusion import DiffusionGenerator
 from lightning_diffaug.generators.distill_settings import DISTILL_VERSION, PREDICTIONS, DistillSettings
 from lightning_diffaug.generators.fit import Fitted
+from lightning_diffaug.generators.fit_checkpoint import FitCheckpoint
 from lightning_diffaug.generators.fit_data import Conditions, labels_of
 from lightning_diffaug.generators.fit_settings import FitSettings
 
@@ -105,8 +106,8 @@ class DistilledGenerator(DiffusionGenerator):
             snapshot: The real training data.
             folder: An existing, empty folder.
             progress: Called as ``progress(step, total)``; the teacher's steps come first, where it is fitted.
-            checkpoint: From which an interrupted fit of the teacher goes on, where it is fitted here. A distillation
-                is short, and starts anew.
+            checkpoint: From which an interrupted fit of the teacher goes on, where it is fitted here; an interrupted
+                distillation goes on from its last student, which lies beside.
 
         Raises:
             ConfigurationError: The samples do not suit the denoiser.
@@ -127,7 +128,7 @@ class DistilledGenerator(DiffusionGenerator):
                 teacher.load(Path(temporary))
         self._teacher, self._students = teacher, {}
         try:
-            super().fit(snapshot, folder, lambda step, of: progress(first + step, total))
+            super().fit(snapshot, folder, lambda step, of: progress(first + step, total), checkpoint)
             if self.distill.samples:
                 record = fidelity.measure(
                     teacher.sampler, self._students, self._codecs.snapshot(snapshot), self._conditions_of,
@@ -167,7 +168,11 @@ class DistilledGenerator(DiffusionGenerator):
         assert self._teacher is not None
         self._conditions_of = conditions or labels_of(snapshot)
         network: Any = self._teacher.sampler.denoiser
+        kept = None
+        if checkpoint is not None:
+            file = checkpoint.with_name(f"{checkpoint.name}.students")  # the teacher's has the other name
+            kept = FitCheckpoint(file, {**(key or {}), "seed": seed, "snapshot": snapshot.hash, "names": names})
         return distill_denoiser(
             network, self.distill, snapshot, names, settings, seed, device, progress, conditions,
-            clip=self.codec is None, done=self._students.__setitem__,
+            clip=self.codec is None, done=self._students.__setitem__, checkpoint=kept,
         )  # fmt: skip

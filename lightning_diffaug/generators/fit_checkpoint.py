@@ -42,13 +42,18 @@ class FitCheckpoint:
         self.path = path
         versions = {name: version(name) for name in ("torch", "lightning")}
         self._owner = _digest(json.dumps({**key, "versions": versions}, sort_keys=True).encode())
+        self._warned = False
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the file.
+        """Replaces the file. Where it cannot be written (a full disk), the last one stays, and that is said once."""
+        try:
+            self._replace(state)
+        except OSError as error:  # the fit itself needs none
+            if not self._warned:
+                log.warning("the checkpoint %s of the fit cannot be written: %s", self.path, error)
+            self._warned = True
 
-        Raises:
-            OSError: The folder cannot be written; the last checkpoint is intact.
-        """
+    def _replace(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         data = buffer.getvalue()

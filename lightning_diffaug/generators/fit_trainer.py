@@ -62,15 +62,9 @@ class _FileIO(CheckpointIO):
     def __init__(self, file: FitCheckpoint) -> None:
         self._file = file
         self.found = file.load("cpu")
-        self._warned = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        try:
-            self._file.save(checkpoint)
-        except OSError as error:  # a full disk: the fit itself needs none
-            if not self._warned:
-                log.warning("the checkpoint %s of the fit cannot be written: %s", path, error)
-            self._warned = True
+        self._file.save(checkpoint)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         found, self.found = self.found, None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_diffaug.errors import ConfigurationError, GeneratorError
 from lightning_diffaug.generators import pipeline_model as models
+from lightning_diffaug.generators.fit_checkpoint import FitCheckpoint
 from lightning_diffaug.generators.pipeline import PipelineGenerator
 from lightning_diffaug.generators.pipeline_fit import (
     AdaptSettings,
@@ -99,7 +100,7 @@ class AdaptedPipelineGenerator(PipelineGenerator, ABC):
             "adaptation": self.KIND,
             "fit_version": FIT_VERSION,
             "seed": self.seed,
-            "fit": self._fit_config(),
+            "fit": {name: value for name, value in self._fit_config().items() if name != "checkpoint_every"},
             **self._base_key(),
         }
 
@@ -116,8 +117,20 @@ class AdaptedPipelineGenerator(PipelineGenerator, ABC):
             there = [name for name, part in index.items() if isinstance(part, list) and part[0] is not None]
             check_parts(there, index["_class_name"], self.METHOD)
 
-    def fit(self, snapshot: Snapshot, folder: Path, progress: Callable[[int, int], None]) -> None:
+    def fit(
+        self,
+        snapshot: Snapshot,
+        folder: Path,
+        progress: Callable[[int, int], None],
+        checkpoint: Path | None = None,
+    ) -> None:
         """Fits to the snapshot and writes the result; see `Fittable`.
+
+        Args:
+            snapshot: The real training data.
+            folder: An existing, empty folder.
+            progress: Called as ``progress(step, total)`` after each step.
+            checkpoint: From which an interrupted fit goes on, and ends as if it had not been.
 
         Raises:
             ConfigurationError: The model or the data do not suit the method.
@@ -132,10 +145,12 @@ class AdaptedPipelineGenerator(PipelineGenerator, ABC):
         size = picture_size(pipe, self._settings["size"])
         batches = RealBatches(snapshot, self._prompts, size, settings, rng)
         learning = self._learning(pipe, batches, LatentLoss(pipe, rng), rng, progress)
-        losses = descend(learning.parameters, learning.loss, settings, progress)
+        about = {**self.fit_key(), "snapshot": snapshot.hash}
+        kept = None if checkpoint is None else FitCheckpoint(checkpoint, about)
+        losses = descend(learning.parameters, learning.loss, settings, progress, rng, kept)
         learning.save(folder / self.FILE)
         last = losses[-_LAST:]
-        about = {**self.fit_key(), "snapshot": snapshot.hash, "loss": sum(last) / len(last)}
+        about |= {"loss": sum(last) / len(last)}
         (folder / "fit.json").write_text(json.dumps(about, indent=2, sort_keys=True), encoding="utf-8")
 
     @abstractmethod

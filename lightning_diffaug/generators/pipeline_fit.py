@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from lightning_diffaug.generators.pipeline_settings import pixels
 from lightning_diffaug.generators.remote_prompts import Prompts
 
 if TYPE_CHECKING:
+    from lightning_diffaug.generators.fit_checkpoint import FitCheckpoint
     from lightning_diffaug.snapshot import Snapshot
 
 _WARMUP = 0.1
@@ -39,6 +41,8 @@ class AdaptSettings:
             preservation of DreamBooth, Ruiz et al. 2023, eq. 2); LoRA only. 0: none.
         prior_samples: How many of them.
         prior_prompt: What they are of.
+        checkpoint_every: Seconds between checkpoints, from which an interrupted fit goes on; None: no checkpoints. The
+            only value that is not part of the fingerprint, as it changes no weight.
     """
 
     steps: int = 500
@@ -50,6 +54,7 @@ class AdaptSettings:
     prior_weight: float = 0.0
     prior_samples: int = 32
     prior_prompt: str = "a photo"
+    checkpoint_every: float | None = 30.0
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None, default: AdaptSettings, known: Sequence[str]) -> AdaptSettings:
@@ -70,8 +75,11 @@ class AdaptSettings:
             value = getattr(settings, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"fit.{name}={value!r} is no whole number from 1. Set generator.fit.{name}.")
-        for name, most in (("lr", 10.0), ("grad_clip", math.inf), ("class_balance", 1.0), ("prior_weight", math.inf)):
+        limits = (("lr", 10.0), ("grad_clip", math.inf), ("class_balance", 1.0), ("prior_weight", math.inf))
+        for name, most in (*limits, ("checkpoint_every", math.inf)):
             value = getattr(settings, name)
+            if value is None and name == "checkpoint_every":
+                continue
             positive = name in ("lr", "grad_clip")
             if (
                 isinstance(value, bool)
@@ -199,8 +207,18 @@ def descend(
     loss: Callable[[], Tensor],
     settings: AdaptSettings,
     progress: Callable[[int, int], None],
+    rng: torch.Generator,
+    checkpoint: FitCheckpoint | None = None,
 ) -> list[float]:
     """Minimises a loss, and returns its values.
+
+    Args:
+        parameters: What is learned.
+        loss: Draws a batch and computes its loss.
+        settings: Steps, rates, and how often the state is kept.
+        progress: Called as ``progress(step, total)`` after each step.
+        rng: Of every draw of `loss`.
+        checkpoint: From which an interrupted descent goes on, as if it had not been; it stays.
 
     Raises:
         GeneratorError: The loss is not finite any more.
@@ -208,7 +226,14 @@ def descend(
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=0.0)
     warmup = max(1, round(_WARMUP * settings.steps))
     losses: list[float] = []
-    for step in range(settings.steps):
+    if checkpoint is not None and (found := checkpoint.load()) is not None:
+        for parameter, value in zip(parameters, found["parameters"], strict=True):
+            parameter.data.copy_(value)
+        optimizer.load_state_dict(found["optimizer"])
+        rng.set_state(found["rng"])
+        losses = found["losses"]
+    saved = time.monotonic()
+    for step in range(len(losses), settings.steps):
         done = max(0.0, (step + 1 - warmup) / max(1, settings.steps - warmup))
         rate = min(1.0, (step + 1) / warmup) * 0.5 * (1.0 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
@@ -225,4 +250,10 @@ def descend(
                 f"generator.fit.lr (now {settings.lr}), and check that the data are finite."
             )
         progress(step + 1, settings.steps)
+        every = settings.checkpoint_every
+        if checkpoint is not None and every is not None and time.monotonic() - saved >= every:
+            learned = [parameter.detach().cpu() for parameter in parameters]
+            state = {"parameters": learned, "optimizer": optimizer.state_dict(), "losses": losses}
+            checkpoint.save(state | {"rng": rng.get_state()})
+            saved = time.monotonic()
     return losses

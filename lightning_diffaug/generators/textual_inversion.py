@@ -37,7 +37,7 @@ class TextualInversionGenerator(AdaptedPipelineGenerator):
     METHOD = "textual inversion"
     FILE = "embeddings.safetensors"
     DEFAULT = AdaptSettings(lr=5e-3)
-    FIT_KEYS = ("steps", "batch_size", "lr", "grad_clip", "class_balance")
+    FIT_KEYS = ("steps", "batch_size", "lr", "grad_clip", "class_balance", "checkpoint_every")
 
     def bind(self, spec: SampleSpec, class_names: Sequence[str]) -> None:
         """As `AdaptedPipelineGenerator.bind`; every prompt has to hold the learned word.

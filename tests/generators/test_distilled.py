@@ -112,6 +112,36 @@ def test_a_distillation_is_the_same_each_time_and_leaves_the_random_states_alone
     assert any(not torch.equal(weights[0][name], teacher[name]) for name in teacher)
 
 
+def test_an_interrupted_distillation_goes_on_from_its_last_student(
+    fitted: Path, digits: Snapshot, tmp_path: Path
+) -> None:
+    def distilled(name: str, checkpoint: Path | None = None, stop_at: int = 0) -> list[int]:
+        steps: list[int] = []
+
+        def progress(step: int, total: int) -> None:
+            steps.append(step - 140)
+            if steps[-1] == stop_at:
+                raise InterruptedError
+
+        (tmp_path / name).mkdir()
+        distill = {"steps": 1, "teacher_steps": 8, "fit_steps": 3, "samples": 8}
+        try:
+            _distilled(fitted, distill=distill).fit(digits, tmp_path / name, progress, checkpoint)
+        except InterruptedError:
+            return steps
+        return steps
+
+    file = tmp_path / "fit.ckpt"
+    distilled("whole")
+    assert distilled("stopped", file, 8)[-1] == 8, "in the third of three halvings"
+    assert [path.name for path in tmp_path.glob("fit.ckpt*")] == ["fit.ckpt.students"]
+    assert distilled("resumed", file)[:3] == [7, 8, 9]
+    whole, resumed = (load_file(tmp_path / name / "denoiser.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    kinds = [json.loads((tmp_path / name / "fidelity.json").read_text())["kinds"] for name in ("whole", "resumed")]
+    assert [kind["frechet"] for kind in kinds[0]] == [kind["frechet"] for kind in kinds[1]]
+
+
 class Towards(nn.Module):
     """Says that every sample is on its way to `end`, in terms of v."""
 
