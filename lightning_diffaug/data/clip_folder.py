@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -29,6 +32,7 @@ Frames are in the order of their numbers, real.frame_rate of them a second, and 
 DEFAULT_SIZE = 16
 _FRAMES_OFF = 2  # frames by which picture and sound may differ in length, or
 _SHARE_OFF = 0.1
+_GAP = 1.5  # of the usual step of the frames' numbers
 ONE_CLASS = "clip"
 """Name of the class of all, where there are no classes."""
 
@@ -120,7 +124,24 @@ def _clip(folder: Path, label: str | None) -> _Clip | None:
             f"{folder} has {len(frames)} frames and {len(sounds)} sounds: a clip has frames and one sound. Mend the "
             f"folder, or set real.root to another.\n{LAYOUT}"
         )
+    _check_complete(frames)
     return _Clip(tuple(frames), sounds[0], label)
+
+
+def _check_complete(frames: Sequence[Path]) -> None:
+    """Refuses frames whose numbers have a gap; times in place of numbers may go on by steps that differ a little."""
+    found = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem) for path in frames]
+    numbers = [int(match[2]) for match in found if match is not None]
+    if len(numbers) < max(3, len(frames)) or len({(match[1], match[3]) for match in found if match is not None}) > 1:
+        return  # they are no one row of numbers
+    steps = [after - before for before, after in pairwise(numbers)]
+    for before, step in zip(frames, steps, strict=False):
+        if step > _GAP * median(steps):
+            raise ConfigurationError(
+                f"{before.parent}: after {before.name} a frame is missing, so all behind it would be shown before they "
+                "are heard. Add it (a copy of its neighbour will do), number the frames anew if none is missing, or "
+                "take the clip out of the folder that real.root names."
+            )
 
 
 def _video(clip: _Clip, frames: int, size: int, channels: int) -> Tensor:

@@ -140,13 +140,20 @@ class PointCloudDataModule(AlignedDataModule):
         return dataset
 
     def _files(self, entries: Sequence[Entry], names: Sequence[str]) -> AlignedDataset:
-        pairs = []
+        pairs, smaller = [], 0
         for path, _ in entries:
             content = read_cloud(path)
+            smaller += len(content.points) < self.points
             frame = _frame(content.points, self.normalise, path)
             scan = None if content.scan is None else _framed(content.scan, *frame)
             rng = np.random.RandomState([self.split_seed, *os.fsencode(path.stem)])
             pairs.append(self._pair(_framed(content.points, *frame), scan, rng))
+        if smaller:
+            log.warning(
+                "real.root=%s: %d of %d clouds have fewer points than real.points=%d, so that some of theirs come "
+                "several times. Set real.points to fewer, or take such clouds out.",
+                self.root, smaller, len(entries), self.points,
+            )  # fmt: skip
         return _dataset(pairs, [names.index(name) for _, name in entries], names)
 
     def _pair(self, points: Cloud, scan: Cloud | None, rng: np.random.RandomState) -> tuple[Cloud, Cloud]:

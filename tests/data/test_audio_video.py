@@ -121,6 +121,31 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert video[:, 0, 0, 0].tolist() == [20 * i for i in range(1, 13)]
 
 
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["1", "2", "4", "5"], "2"),
+        (["a-0010", "a-0020", "a-0030", "a-0050"], "a-0030"),
+        (["0.033", "0.067", "0.100", "0.133"], None),  # times
+        (["a", "b", "c", "d"], None),
+        (["b1", "a2", "a4", "a5"], None),  # not one row of numbers
+    ],
+)
+def test_a_frame_that_is_missing_is_said(tmp_path: Path, names: list[str], missing: str | None) -> None:
+    for part in ("train", "val", "test"):
+        folder = tmp_path / part / "clip"
+        folder.mkdir(parents=True)
+        for name in names:
+            Image.fromarray(np.full((8, 8), 9, np.uint8)).save(folder / f"{name}.png")
+        soundfile.write(folder / "sound.wav", np.zeros(RATE * len(names) // FRAMES), RATE)
+    data = AudioVideoDataModule(tmp_path, frame_rate=FRAMES, seconds=None)
+    if missing is None:
+        data.setup()
+        return
+    with pytest.raises(ConfigurationError, match=rf"clip: after {missing}\.png a frame is missing.*real\.root"):
+        data.setup()
+
+
 def test_a_folder_in_one_is_divided_clip_by_clip(tmp_path: Path) -> None:
     for i in range(10):
         write_clip(tmp_path / f"clip{i}", 20 * i)

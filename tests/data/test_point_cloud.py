@@ -165,9 +165,12 @@ def test_a_folder_with_classes(tmp_path: Path) -> None:
     assert all(np.linalg.norm(p) <= 1 + 1e-5 for p in whole)
 
 
-def test_a_folder_without_classes_or_validation_data(tmp_path: Path) -> None:
+def test_a_folder_without_classes_or_validation_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = _folder(tmp_path, each=8, parts=("train", "test"))
     data = PointCloudDataModule(root, points=200, scan_points=8, normalise="cube")
+    assert "7 of 7 clouds have fewer points than real.points=200" not in caplog.text
+    data.setup()
+    assert "7 of 7 clouds have fewer points than real.points=200" in caplog.text
     assert data.class_names == ["cloud"]
     assert data.model_facts()["num_classes"] == 0, "there is nothing to tell apart"
     assert [len(part) for part in (data.splits.train, data.splits.val, data.splits.test)] == [7, 1, 8]
