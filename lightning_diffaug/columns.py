@@ -6,10 +6,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lightning_diffaug.adapter import SampleAdapter
 from lightning_diffaug.randomness import untouched_rng
-from lightning_diffaug.sample import SampleAdapter, leaves
 from lightning_diffaug.spec import LABEL, LabelValue
-from lightning_diffaug.wrapping import SampleTransform, with_leaf
+from lightning_diffaug.structure import leaves, with_leaf
+from lightning_diffaug.wrapping import SampleTransform
 
 
 def columns_of(labels: Sequence[LabelValue]) -> list[int]:

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Subse
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.randomness import untouched_rng
-from lightning_diffaug.sample import leaf_to_tensor, leaves, probe
+from lightning_diffaug.sample import leaf_to_tensor, probe
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.spec import FieldSpec, SampleSpec
+from lightning_diffaug.structure import leaves
 from lightning_diffaug.wrapping import raw_view
 
 PARTS = {"val": "validate", "test": "test"}

@@ -101,7 +101,8 @@ def _pooled(data: DiffAugDataModule) -> list[list[Picture]] | None:
 def _real(data: DiffAugDataModule) -> list[list[Picture]]:
     """Pictures of some real training samples of each row; no others are read."""
     from lightning_diffaug.randomness import untouched_rng
-    from lightning_diffaug.sample import leaf_to_tensor, leaves  # torchvision, which drawing a pool does not need
+    from lightning_diffaug.sample import leaf_to_tensor  # torchvision, which drawing a pool does not need
+    from lightning_diffaug.structure import leaves
 
     known: Any = data.real_training
     everything = np.arange(len(known.raw))

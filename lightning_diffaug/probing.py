@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_diffaug.sample import leaves
+from lightning_diffaug.structure import leaves
 
 PROBED = 4
 """Indices at which values are compared."""

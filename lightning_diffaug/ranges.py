@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.probing import spread
-from lightning_diffaug.sample import leaf_to_tensor, leaves, value_range
+from lightning_diffaug.sample import leaf_to_tensor, value_range
 from lightning_diffaug.spec import FieldSpec, SampleSpec
+from lightning_diffaug.structure import leaves
 
 _PROBED = 256
 _PROBED_FOR_CLASSES = 4096

@@ -13,8 +13,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from lightning_diffaug.adapter import SampleAdapter
 from lightning_diffaug.columns import columns_of, trained_labels
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
+from lightning_diffaug.labels import class_names, find_labels
+from lightning_diffaug.loader_facts import LoaderFacts, loader_facts
 from lightning_diffaug.mixing.dataset import MixedDataset
 from lightning_diffaug.mixing.loader import Course, MixedLoader, StreamLoader
 from lightning_diffaug.naming import build, name_of
@@ -22,17 +25,12 @@ from lightning_diffaug.probing import spread
 from lightning_diffaug.randomness import untouched_rng
 from lightning_diffaug.ranges import with_ranges
 from lightning_diffaug.real_transform import transform_of_synthetic
-from lightning_diffaug.sample import SampleAdapter, describe, leaf_to_tensor, leaves, probe
+from lightning_diffaug.sample import leaf_to_tensor, probe
 from lightning_diffaug.snapshot import Snapshot
 from lightning_diffaug.soft_labels import SoftLabels
 from lightning_diffaug.spec import LABEL, FieldSpec, LabelValue, SampleSpec
-from lightning_diffaug.wrapping import (
-    LoaderFacts,
-    class_names,
-    find_labels,
-    loader_facts,
-    raw_view,
-)
+from lightning_diffaug.structure import describe, leaves
+from lightning_diffaug.wrapping import raw_view
 
 _PROBED_FOR_STRINGS = 128
 

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
 from lightning_diffaug.probing import signature
 from lightning_diffaug.randomness import untouched_rng
-from lightning_diffaug.sample import describe
 from lightning_diffaug.spec import LABEL, SampleSpec
+from lightning_diffaug.structure import describe
 from lightning_diffaug.wrapping import SampleTransform, find_transform
 
 if TYPE_CHECKING:

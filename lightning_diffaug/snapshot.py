@@ -87,7 +87,8 @@ class Snapshot:
         if name in self._fields:
             values = self._fields[name]
             return values if indices is None else values.index_select(0, indices)
-        from lightning_diffaug.sample import leaf_to_tensor, leaves  # torchvision; only large data sets need it
+        from lightning_diffaug.sample import leaf_to_tensor  # torchvision; only large data sets need it
+        from lightning_diffaug.structure import leaves
 
         field = self.spec[name]
         wanted = range(len(self)) if indices is None else indices.tolist()

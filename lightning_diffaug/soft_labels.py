@@ -14,9 +14,8 @@ from torch.utils.data import get_worker_info
 
 from lightning_diffaug.columns import columns_of, label_of
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
-from lightning_diffaug.sample import describe, leaves
 from lightning_diffaug.spec import LABEL, SOFT_LABEL, LabelValue, SampleSpec
-from lightning_diffaug.wrapping import with_leaf
+from lightning_diffaug.structure import describe, leaves, with_leaf
 
 log = logging.getLogger(__name__)
 

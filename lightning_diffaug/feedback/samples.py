@@ -14,8 +14,9 @@ from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.probing import seeded
 from lightning_diffaug.real import RealTraining
 from lightning_diffaug.real_transform import fitting_transform
-from lightning_diffaug.sample import leaf_to_tensor, leaves
+from lightning_diffaug.sample import leaf_to_tensor
 from lightning_diffaug.spec import LABEL, FieldSpec
+from lightning_diffaug.structure import leaves
 
 
 class LearnerSamples:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_diffaug.adapter import SampleAdapter
 from lightning_diffaug.pool import Segment, open_segment
 from lightning_diffaug.randomness import seeded
-from lightning_diffaug.sample import SampleAdapter
 from lightning_diffaug.soft_labels import SoftLabels, Unused
 from lightning_diffaug.wrapping import SampleTransform
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
-from lightning_diffaug.sample import describe
-from lightning_diffaug.wrapping import with_leaf
+from lightning_diffaug.structure import describe, with_leaf
 
 
 def names(value: str | Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
-from lightning_diffaug.sample import leaves
+from lightning_diffaug.structure import leaves
 from lightning_diffaug.transforms.fields import as_tensor, disjoint, field, placed
 from lightning_diffaug.transforms.sound import MIRROR, SceneSound
 

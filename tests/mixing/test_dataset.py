@@ -11,10 +11,11 @@ import pytest
 import torch
 from training_toys import Images, jitter
 
+from lightning_diffaug.adapter import SampleAdapter
 from lightning_diffaug.mixing.dataset import BatchIndex, MixedDataset, with_source
 from lightning_diffaug.pool import EpochCache, PoolHeader, Shard, SyntheticPool
 from lightning_diffaug.randomness import seeded
-from lightning_diffaug.sample import SampleAdapter, probe
+from lightning_diffaug.sample import probe
 
 
 @pytest.fixture

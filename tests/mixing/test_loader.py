@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import IterableDataset
 from training_toys import Images
 
+from lightning_diffaug.adapter import SampleAdapter
 from lightning_diffaug.mixing.dataset import BatchIndex, MixedDataset
 from lightning_diffaug.mixing.loader import MixedLoader, StreamLoader
-from lightning_diffaug.sample import SampleAdapter, probe
+from lightning_diffaug.sample import probe
 
 
 class Course:

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from lightning_diffaug.data import SmallAffine
 from lightning_diffaug.errors import ConfigurationError, SampleStructureError
-from lightning_diffaug.sample import leaves
+from lightning_diffaug.structure import leaves
 from lightning_diffaug.transforms import JointSpatial
 
 NEAREST = v2.InterpolationMode.NEAREST
