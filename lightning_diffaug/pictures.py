@@ -149,14 +149,16 @@ def draw_grid(
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (name, groups) in zip(axes, rows, strict=True):
-        line[0].text(-0.35, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+        own = {"transform": line[0].transAxes, "parse_math": False}  # a $ is one
+        line[0].text(-0.35, 0.5, name, ha="right", va="center", fontsize=9, **own)
         for part, (_, pictures) in enumerate(groups):
             for column, picture in enumerate(pictures[:per_part]):
                 axis = line[part * (per_part + 1) + column]
                 image, text = picture if isinstance(picture, tuple) else (picture, "")
                 axis.imshow(_shown(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 lines = textwrap.wrap(text, _LETTERS, max_lines=_LINES, placeholder=" …")
-                axis.text(0.5, -0.04, "\n".join(lines), transform=axis.transAxes, ha="center", va="top", fontsize=6)
+                below = {"transform": axis.transAxes, "parse_math": False}
+                axis.text(0.5, -0.04, "\n".join(lines), ha="center", va="top", fontsize=6, **below)
     for part, (heading, _) in enumerate(rows[0][1]):
         axis = axes[0][part * (per_part + 1)]
         axis.text(0.0, 1.15, heading, transform=axis.transAxes, ha="left", va="bottom", fontsize=10)

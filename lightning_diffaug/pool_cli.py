@@ -65,6 +65,9 @@ def grid(arguments: argparse.Namespace) -> int:
         return str(names[int(shard.fields[LABEL][i])]) if LABEL in shard.fields else ""
 
     found = _pictures(shards, SampleSpec.from_json(pool.header.spec["fields"])[IMAGE], row_of)
+    if not found:  # slots may be empty
+        print(missing, file=sys.stderr)
+        return 1
     if arguments.rejected:
         rows = sorted(found.items(), key=lambda item: -len(item[1]))
     else:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
 
 from lightning_diffaug.structure import leaves
 
+_COUNTED = tuple(getattr(tv_tensors, name) for name in ("BoundingBoxes", "KeyPoints") if hasattr(tv_tensors, name))
 PROBED = 4
 """Indices at which values are compared."""
 _SEEDS = 8
@@ -36,11 +38,19 @@ def seeded(make: Callable[[], Any], seed: int) -> Any:
 
 
 def signature(sample: Any) -> list[tuple[Any, ...]]:
-    """Paths, types, shapes and dtypes of a sample's leaves: what two samples of one structure share."""
-    return [
-        (path, type(leaf), tuple(getattr(leaf, "shape", ())), str(getattr(leaf, "dtype", "")))
-        for path, leaf in leaves(sample).items()
-    ]
+    """Paths, types, shapes and dtypes of a sample's leaves: what two samples of one structure share.
+
+    How many boxes or key points there are is no part of it, nor how long a list of theirs is, such as their labels.
+    """
+    found = leaves(sample)
+    counts = {len(leaf) for leaf in found.values() if isinstance(leaf, _COUNTED)}
+
+    def shape(leaf: Any) -> tuple[Any, ...]:
+        sizes = tuple(getattr(leaf, "shape", ()))
+        of_each = isinstance(leaf, _COUNTED) or (len(sizes) == 1 and sizes[0] in counts)
+        return ("n", *sizes[1:]) if of_each else sizes
+
+    return [(path, type(leaf), shape(leaf), str(getattr(leaf, "dtype", ""))) for path, leaf in found.items()]
 
 
 def equal(first: Any, second: Any) -> bool:

@@ -65,6 +65,8 @@ def test_grid_draws_samples_without_a_class_with_their_captions_newest_first(tmp
         assert main(["pool", "grid", str(pool.folder), "--out", str(out)]) == 0
         return float((np.asarray(Image.open(out).convert("L")) < 100).mean())
 
+    pool.publish(0, Shard({"image": torch.zeros(0, 1, 8, 8)}, {"caption": []}, [], [], {}))
+    assert main(["pool", "grid", str(pool.folder), "--out", str(out)]) == 1, "slots may be empty"
     without = dark("", [0.0, 1.0, 1.0])  # 48 are drawn, and -1 is black
     assert without < 0.001  # the heading
     assert 0.001 < dark("seven, upright", [1.0, 1.0]) < 0.1

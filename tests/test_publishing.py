@@ -19,6 +19,27 @@ def test_a_folder_appears_when_it_is_whole_and_the_second_adopts_the_first(tmp_p
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_what_is_there_and_not_whole_is_no_winner(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    (folder / "odd").mkdir(parents=True)
+
+    def again() -> None:
+        with published(folder, ".part-", lambda found: (found / "record").exists()) as part:
+            (part / "record").touch()
+
+    with pytest.raises(OSError, match="not empty"):
+        again()
+    assert [path.name for path in folder.iterdir()] == ["odd"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_others_may_read_it_as_far_as_the_user_lets_them(tmp_path: Path) -> None:
+    (tmp_path / "usual").mkdir()
+    with published(tmp_path / "here", ".part-"):
+        pass
+    assert (tmp_path / "here").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with published(tmp_path / "here", ".part-") as part:

@@ -43,7 +43,6 @@ class AudioDataModule(RealDataModule):
             validation is split off, files of one source stay together. None: they do not.
         split: Of a folder without parts: shares of training, validation and test.
         split_seed: Which files, or groups, go where; apart from `seed`, so that seeds share one test set.
-        columns: Of a data set of the hub: audio and label → its column; None: found by type and name.
         n_fft: As the next five, see `LogMelSpectrogram`.
         hop_length: See there.
         mels: See there.
@@ -52,6 +51,7 @@ class AudioDataModule(RealDataModule):
         floor_db: See there.
         memory_limit_mb: Decoded sounds are kept in memory up to this many MB in all, beyond it each is decoded again
             when it is asked for.
+        columns: Of a data set of the hub: audio and label → its column; None: found by type and name.
         **settings: See `RealDataModule`.
 
     Raises:
@@ -69,7 +69,6 @@ class AudioDataModule(RealDataModule):
         group: str | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
-        columns: Mapping[str, str] | None = None,
         n_fft: int = 400,
         hop_length: int = 200,
         mels: int = 32,
@@ -77,6 +76,7 @@ class AudioDataModule(RealDataModule):
         max_frequency: float | None = None,
         floor_db: float = -80.0,
         memory_limit_mb: int = 1024,
+        columns: Mapping[str, str] | None = None,
         **settings: Unpack[RealSettings],
     ) -> None:
         super().__init__(**settings)

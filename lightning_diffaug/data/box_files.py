@@ -16,6 +16,8 @@ from lightning_diffaug.errors import ConfigurationError
 
 FOLDER = "boxes"
 COCO = "boxes.json"
+_REMEDY = "Repair it, or take it out of the folder that real.root names: then boxes are made of the masks."
+_WRONG = (OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,12 @@ def boxes_of(folder: Path, images: Mapping[str, Path]) -> dict[str, tuple[Box, .
     return found
 
 
-def voc_boxes(path: Path) -> tuple[Box, ...]:
+def voc_boxes(path: Path, remedy: str = _REMEDY) -> tuple[Box, ...]:
     """The objects in a file of Pascal VOC (Everingham et al. 2010), whose corners are pixels counted from 1.
+
+    Args:
+        path: The file.
+        remedy: What to do where it cannot be used.
 
     Raises:
         ConfigurationError: It is no such file.
@@ -91,8 +97,8 @@ def voc_boxes(path: Path) -> tuple[Box, ...]:
     try:
         shown = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"].get("object", [])
         return tuple(_voc_box(one, path) for one in shown)
-    except (OSError, ElementTree.ParseError, LookupError, AttributeError, TypeError, ValueError) as error:
-        raise _unusable(path, error, "Pascal VOC's annotation > object > name, bndbox > xmin …") from error
+    except (*_WRONG, ElementTree.ParseError) as error:
+        raise _unusable(path, error, "Pascal VOC's annotation > object > name, bndbox > xmin …", remedy) from error
 
 
 def coco_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
@@ -106,6 +112,8 @@ def coco_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
         names = {one["id"]: str(one["name"]) for one in told["categories"]}
         images = {one["id"]: Path(one["file_name"]).stem for one in told["images"]}
         found: dict[str, list[Box]] = {name: [] for name in images.values()}
+        if len(found) < len(images):
+            raise ValueError("two of its images have one name, in other folders or with other endings")
         for one in told["annotations"]:
             if one.get("iscrowd"):
                 continue
@@ -113,8 +121,9 @@ def coco_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
             corners = (left, top, left + width, top + height)
             number = one["category_id"]
             found[images[one["image_id"]]].append(_box(corners, (names[number], str(number)), path))
-    except (OSError, LookupError, AttributeError, TypeError, ValueError) as error:
-        raise _unusable(path, error, "COCO's images, annotations (image_id, category_id, bbox), categories") from error
+    except _WRONG as error:
+        expected = "COCO's images, annotations (image_id, category_id, bbox), categories"
+        raise _unusable(path, error, expected, _REMEDY) from error
     return {name: tuple(boxes) for name, boxes in found.items()}
 
 
@@ -130,8 +139,7 @@ def _box(corners: tuple[float, float, float, float], called: tuple[str, ...], pa
     return Box(corners, called, path)
 
 
-def _unusable(path: Path, error: Exception, expected: str) -> ConfigurationError:
+def _unusable(path: Path, error: Exception, expected: str, remedy: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} cannot be used ({type(error).__name__}: {error}); expected is {expected}. Repair it, or take it out "
-        "of the folder that real.root names: then boxes are made of the masks."
+        f"{path} cannot be used ({type(error).__name__}: {error}); expected is {expected}. {remedy}"
     )

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, overload
 from urllib.parse import unquote
 
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
 from lightning_diffaug.data.hub_columns import check_named, chosen_columns
 from lightning_diffaug.data.hub_files import SplitWriter
-from lightning_diffaug.data.parts import VAL_NAMES, shown_files
+from lightning_diffaug.data.parts import VAL_NAMES, shown_files, shown_folders
+from lightning_diffaug.data.sound_files import EXTENSIONS
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.paths import default_cache_dir
 from lightning_diffaug.pool import fingerprint
@@ -23,9 +26,11 @@ from lightning_diffaug.publishing import published, remove_dead
 
 log = logging.getLogger(__name__)
 
-_URI = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@]+))?(/(?P<config>[^/@]+))?/?")
+_URI = re.compile(r"hf://datasets/(?P<name>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[^/@]+))?(/(?P<config>[^/@]+))?/?")
 _SPLITS = {"train": ("train",), "val": (*VAL_NAMES, "dev"), "test": ("test",)}
 _PART = ".export-"
+_DATA = {*IMG_EXTENSIONS, *EXTENSIONS, ".csv", ".jsonl", ".npz", ".npy", ".ply"}
+_LEAST_VERSION = 4
 _FORMAT = 1  # of what is written; a change of it writes all anew
 
 
@@ -84,6 +89,11 @@ class HubSet:
 
     def _loaded(self, cache: Path | None) -> Mapping[str, Any]:
         datasets = _package(self.root)
+        if not self.files and Path(self.path).exists():  # load_dataset would take it first
+            raise ConfigurationError(
+                f"real.root={self.root}: the working directory has a folder {self.path}, which would be read in place "
+                f"of the hub. Start in another directory, or set real.root to {Path(self.path).resolve()}."
+            )
         quiet = datasets.are_progress_bars_disabled()
         datasets.disable_progress_bars()
         try:
@@ -114,7 +124,7 @@ class HubSet:
             )
         columns = chosen_columns(found["train"].features, self.roles, self.columns, self.root)
         log.info("%s: %s", self.root, ", ".join(f"{role} is the column {name}" for role, name in columns.items()))
-        writer = SplitWriter(self.root, columns)
+        writer = SplitWriter(self.root, columns, [Path(self.path)] if self.files else [_downloads()])
         written = {ours: 0 if split is None else writer.write(split, part / ours) for ours, split in found.items()}
         if not written["train"]:
             raise ConfigurationError(
@@ -127,10 +137,7 @@ class HubSet:
             log.info("%s has no test split with answers: its validation split is the test part.", self.root)
             (part / "val").rename(part / "test")
             return
-        whole = part / "train"
-        if (whole / "train").is_dir():  # a class of this name would be taken for the training part
-            (whole / "train").rename(whole / "train_")
-        aside = whole.rename(part / ".whole")
+        aside = (part / "train").rename(part / ".whole")
         for path in list(aside.iterdir()):
             path.rename(part / path.name)
         aside.rmdir()
@@ -153,8 +160,8 @@ def located(
     sizes and times. So every rank finds it, and later runs need neither the network nor the package.
 
     Args:
-        root: ``hf://datasets/<owner>/<name>[@<revision>][/<config>]``, or a folder that holds parquet files, by itself
-            or in ``data/``.
+        root: ``hf://datasets/<owner>/<name>[@<revision>][/<config>]``, or a folder of parquet files and no others that
+            are data, by itself or in ``data/``.
         roles: See `HubSet`.
         columns: ``real.columns``.
         name: ``real.name``, of a set of torchvision that `root` holds.
@@ -164,7 +171,7 @@ def located(
     """
     named = {} if columns is None else {str(role): str(name) for role, name in columns.items()}
     local = None if root is None or str(root).startswith("hf:") else Path(root).expanduser().absolute()
-    files = () if local is None else tuple(shown_files((*local.glob("*"), *local.glob("data/*")), {".parquet"}))
+    files = () if local is None else _parquet_files(local)
     if root is None or (local is not None and not files):
         if named:
             raise ConfigurationError(
@@ -189,6 +196,21 @@ def located(
     return folder, HubSet(str(root), roles, named, path, revision, config, files, folder)
 
 
+def _parquet_files(folder: Path) -> tuple[Path, ...]:
+    """The parquet files of a folder that holds nothing else to be read, by itself or in ``data/``."""
+    if not folder.is_dir():
+        return ()
+    files = shown_files((*folder.glob("*"), *folder.glob("data/*")), {".parquet"})
+    others = [found.name for found in shown_folders(folder) if found.name != "data"]
+    others += [path.name for path in folder.iterdir() if path.is_file() and path.suffix.lower() in _DATA]
+    return () if others else tuple(files)
+
+
+def _downloads() -> Path:
+    """Where files of the hub are."""
+    return Path(importlib.import_module("datasets").config.HF_CACHE_HOME)
+
+
 def _address(root: str) -> tuple[str, str | None, str | None]:
     """Name, revision and configuration."""
     match = _URI.fullmatch(root)
@@ -207,4 +229,10 @@ def _package(root: str) -> Any:
             f"real.root={root} is a data set that the package datasets loads, and it is not installed. Run: "
             "pip install 'lightning-diffaug[hub]'"
         )
-    return importlib.import_module("datasets")
+    package = importlib.import_module("datasets")
+    if int(package.__version__.partition(".")[0]) < _LEAST_VERSION:
+        raise ConfigurationError(
+            f"real.root={root} is loaded by the package datasets, of which {package.__version__} is installed: before "
+            f"{_LEAST_VERSION} it may run code that comes with a data set. Run: pip install 'lightning-diffaug[hub]'"
+        )
+    return package

@@ -60,6 +60,11 @@ def check_named(named: Mapping[str, str], roles: Collection[str], root: str) -> 
             f"real.columns names {', '.join(unknown)}, and what is read of real.root={root} is {' and '.join(roles)}. "
             f"Set real.columns to e.g. {_example(roles)}, or to null."
         )
+    if len(set(named.values())) < len(named):
+        raise ConfigurationError(
+            f"real.columns={dict(named)} names one column for two things of real.root={root}. Set real.columns to "
+            f"{_example(roles)}, each another."
+        )
 
 
 def chosen_columns(

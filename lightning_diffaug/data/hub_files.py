@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,9 +26,11 @@ _IMAGES = {
     "TIFF": ".tif",
     "WEBP": ".webp",
 }
-_SOUNDS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff"}
+_SOUNDS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b"ID3": ".mp3"}
+_SOUNDS |= {bytes([0xFF, second]): ".mp3" for second in (0xFA, 0xFB, 0xF2, 0xF3, 0xE2, 0xE3)}  # without a tag
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(10))}  # by Windows
 _UNSAFE = re.compile(r'[\x00-\x1f\\/:*?"<>|]')
-_LONGEST = 80  # characters of a name
+_LONGEST = 80  # bytes of a name
 
 Stored = tuple[bytes, str]
 """What a file holds, and the name that it had, or ""."""
@@ -40,11 +42,13 @@ class SplitWriter:
     Args:
         root: ``real.root``, for errors.
         columns: Of ``image`` or ``audio``, then of ``label``, ``mask`` or ``caption``.
+        inside: Folders whose files rows may name in place of holding them.
     """
 
-    def __init__(self, root: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, root: str, columns: Mapping[str, str], inside: Sequence[Path] = ()) -> None:
         self.root = root
         self.columns = dict(columns)
+        self._inside = [folder.resolve() for folder in inside]
         self._folders: dict[str, str] = {}
 
     def write(self, split: Any, folder: Path) -> int:
@@ -111,8 +115,14 @@ class SplitWriter:
         name = value["path"] or ""
         if value["bytes"] is not None:
             return value["bytes"], name
+        path = Path(name).resolve()
+        if not any(path.is_relative_to(folder) for folder in self._inside):
+            raise ConfigurationError(
+                f"real.root={self.root} names the file {name}, which is none of its own, and is not read. Set "
+                "real.root to a data set that holds its files."
+            )
         try:
-            return Path(name).read_bytes(), name
+            return path.read_bytes(), name
         except OSError as error:
             raise ConfigurationError(
                 f"real.root={self.root} names the file {name}, which cannot be read ({error}). Add it, or set "
@@ -128,8 +138,7 @@ class SplitWriter:
 
     def _ending(self, role: str, stored: Stored, where: str) -> str:
         if role == "audio":
-            known = PurePosixPath(stored[1]).suffix.lower()
-            return known if known in EXTENSIONS else _SOUNDS.get(stored[0][:4], ".mp3")
+            return self._sounds_ending(stored, where)
         try:
             with Image.open(io.BytesIO(stored[0])) as image:
                 kind = str(image.format)
@@ -141,6 +150,16 @@ class SplitWriter:
                 f"are stored. Set real.columns.{role} to another column, or real.root to another data set."
             )
         return _IMAGES[kind]
+
+    def _sounds_ending(self, stored: Stored, where: str) -> str:
+        known = next((ending for start, ending in _SOUNDS.items() if stored[0].startswith(start)), None)
+        if known is None:
+            raise ConfigurationError(
+                f"real.root={self.root}: the audio of {where} is of no format that is known (wav, flac, ogg, aiff, "
+                "mp3). Set real.columns.audio to another column, or real.root to another data set."
+            )
+        named = PurePosixPath(stored[1]).suffix.lower()
+        return named if named in EXTENSIONS else known
 
 
 def _made(folder: Path) -> Path:
@@ -156,11 +175,13 @@ def _file_name(stored: Stored, number: int) -> str:
 
 def _folder_name(value: str, taken: Collection[str]) -> str:
     """A class as the name of a folder, unlike the others also where case does not count."""
-    name, lower = _safe(value) or "_", {other.casefold() for other in taken}
+    # a class that is called like the training part would be taken for it
+    name, lower = _safe(value) or "_", {"train", *(other.casefold() for other in taken)}
     while name.casefold() in lower:
         name += "_"
     return name
 
 
 def _safe(name: str) -> str:
-    return _UNSAFE.sub("_", name)[:_LONGEST].strip(" .")
+    cut = _UNSAFE.sub("_", name).encode()[:_LONGEST].decode(errors="ignore").strip(" .")
+    return f"_{cut}" if cut.partition(".")[0].casefold() in _RESERVED else cut

@@ -40,9 +40,9 @@ class ImageFolderDataModule(RealDataModule):
             at most 32.
         split: shares of training, validation and test when there is one folder.
         split_seed: which images go where; apart from `seed`, so that seeds share one test set.
-        columns: of a data set of the hub: what is read (image, label) → its column; None: found by type and name.
         memory_limit_mb: decoded images are kept in memory up to this many MB in all, beyond it each is
             decoded again when it is asked for.
+        columns: of a data set of the hub: what is read (image, label) → its column; None: found by type and name.
         **settings: see `RealDataModule`.
 
     Raises:
@@ -55,8 +55,8 @@ class ImageFolderDataModule(RealDataModule):
         size: int | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
-        columns: Mapping[str, str] | None = None,
         memory_limit_mb: int = 1024,
+        columns: Mapping[str, str] | None = None,
         **settings: Unpack[RealSettings],
     ) -> None:
         super().__init__(**settings)

@@ -73,6 +73,11 @@ class MaskBoxes:
 
     def __call__(self, fields: Mapping[str, Any]) -> Tensor:
         """What `what` says, of ``fields[mask]``."""
+        if self.mask not in fields:
+            raise ConfigurationError(
+                f"boxes of made samples follow from the field {self.mask!r}, and there are {', '.join(fields)}. Call "
+                f"the mask {self.mask!r} in data.fields, or give data.fill.{self.what} a MaskBoxes of its name."
+            )
         mask = fields[self.mask]
         regions = mask_regions(mask, self.least, self.void)
         if self.what == "labels":

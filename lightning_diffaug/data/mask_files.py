@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,14 @@ from lightning_diffaug.data.box_files import Box
 from lightning_diffaug.data.image_files import ImageFiles, probe
 from lightning_diffaug.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
+
 DEFAULT_SIZE = 32
-IGNORED = 255
-"""What a void pixel is in a batch; losses and metrics leave it out."""
+IGNORED = -100
+"""What a void pixel is in a batch: torch's losses leave it out, and no class can be it."""
+
+_LIKELY_VOID = 255
+_OUTSIDE = 0.02  # of a side, and a pixel: annotators round
 
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 _LOSSY = {"JPEG", "WEBP", "jpeg", "tiff_jpeg", "webp"}  # formats, and compressions of a tif
@@ -103,11 +109,23 @@ def read_pairs(
             "image": ImageFiles([pair.image for pair in pairs], pixels, channels).read(),
             "mask": stacked.masked_fill(stacked == IGNORED, len(names)),
         }
-        if all(pair.boxes is not None for pair in pairs):
+        if with_boxes[part]:
             fitted = [_boxes(pair, mask, pixels, names) for pair, mask in zip(pairs, read, strict=True)]
             fields["boxes"], fields["labels"] = [boxes for boxes, _ in fitted], [labels for _, labels in fitted]
+            all_boxes, kept = sum(len(pair.boxes or ()) for pair in pairs), sum(map(len, fields["labels"]))
+            if kept < all_boxes:
+                log.info(
+                    "%s: %d of the %d boxes in %s are left out: the central square does not show them, or they are "
+                    "below a pixel at real.size=%d.", root, all_boxes - kept, all_boxes, part, pixels,
+                )  # fmt: skip
         return AlignedDataset(fields, wrap={"image": tv_tensors.Image, "mask": tv_tensors.Mask})
 
+    with_boxes = {part: all(pair.boxes is not None for pair in pairs) for part, pairs in parts.items()}
+    if len(set(with_boxes.values())) > 1:
+        log.warning(
+            "real.root=%s has boxes in %s alone: elsewhere they are made of the masks, and objects that touch are one.",
+            root, " and ".join(part for part in parts if with_boxes[part]),
+        )  # fmt: skip
     return AlignedSplits(dataset("train"), dataset("val"), dataset("test")), names
 
 
@@ -135,13 +153,14 @@ def _mask(pair: Pair, size: int, meaning: Meaning, layout: str) -> _Mask:
             "they do not belong together. Give both one size, or set real.root to another folder."
         )
     numbers, shown = _class_numbers(values, pair.mask, meaning)
-    if not shown.any():
+    fitted = _resized(numbers, size)
+    if not (fitted != IGNORED).any():
         raise ConfigurationError(
-            f"{pair.mask} is void everywhere (real.void={meaning.void}), so nothing can be learned from it. Take it "
-            "and its image out, or set real.void to another value."
+            f"{pair.mask} is void (real.void={meaning.void}) in all of its central square, which is what is used, so "
+            "nothing can be learned from it. Take it and its image out, or set real.void to another value."
         )
     known = numbers[shown]
-    return _Mask(_resized(numbers, size), int(known.min()), int(known.max()), width, height)
+    return _Mask(fitted, int(known.min()), int(known.max()), width, height)
 
 
 def _class_numbers(values: NDArray[Any], path: Path, meaning: Meaning) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -174,13 +193,13 @@ def _check_lossless(path: Path, kind: set[str | None], layout: str) -> None:
 
 def _check_classes(path: Path, mask: _Mask, number: int, root: Path, told: bool) -> None:
     low, high = mask.low, mask.high
-    if low >= 0 and high < number and high != IGNORED:
+    if low >= 0 and high < number and high != _LIKELY_VOID:
         return
-    wrong = high if high >= number or high == IGNORED else low
+    wrong = high if high >= number or high == _LIKELY_VOID else low
     why = (
-        f"the value {IGNORED}. Where it marks the object (masks of 0 and {IGNORED}), save it as 1; where it marks "
-        f"pixels that are of no class, set real.void={IGNORED}"
-        if wrong == IGNORED
+        f"the value {wrong}. Where it marks the object (masks of 0 and {wrong}), save it as 1; where it marks pixels "
+        f"that are of no class, set real.void={wrong}"
+        if wrong == _LIKELY_VOID
         else f"the class {wrong}, and there are 0 … {number - 1} "
         + ("(real.classes)" if told else "in the training masks")
         + ": correct the mask, or name all classes in real.classes"
@@ -203,8 +222,21 @@ def _boxes(pair: Pair, mask: _Mask, size: int, names: Sequence[str]) -> tuple[Te
     side = min(mask.width, mask.height)
     corner = torch.tensor([(mask.width - side) / 2, (mask.height - side) / 2]).repeat(2)
     found = pair.boxes or ()
+    for box in found:
+        _check_inside(box, mask, pair.image)
     corners = torch.tensor([box.corners for box in found], dtype=torch.float32).reshape(-1, 4)
     inside = ((corners - corner) * (size / side)).clamp(0, size)
     labels = torch.tensor([box.number(names) for box in found], dtype=torch.int64)
     seen = (inside[:, 2:] - inside[:, :2] >= 1).all(1)
     return tv_tensors.BoundingBoxes(inside[seen], format="XYXY", canvas_size=(size, size)), labels[seen]
+
+
+def _check_inside(box: Box, mask: _Mask, image: Path) -> None:
+    left, top, right, bottom = box.corners
+    room_x, room_y = (_OUTSIDE * side + 1 for side in (mask.width, mask.height))
+    if left < -room_x or top < -room_y or right > mask.width + room_x or bottom > mask.height + room_y:
+        raise ConfigurationError(
+            f"{box.path} has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), and {image} is, upright, "
+            f"{mask.width} by {mask.height} pixels: they do not belong together. Give the boxes in pixels of the "
+            f"image, or take {box.path.name} out: then boxes are made of the masks."
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
 from lightning_diffaug.data.box_files import voc_boxes
-from lightning_diffaug.data.mask_files import IGNORED, Meaning, Pair
+from lightning_diffaug.data.mask_files import Meaning, Pair
 from lightning_diffaug.data.parts import all_parts
 from lightning_diffaug.errors import ConfigurationError
 
@@ -21,30 +21,46 @@ _VOC = (
 
 
 @dataclass(frozen=True)
+class Files:
+    """The files of a pair, and what pairs are divided by, such as a breed."""
+
+    image: Path
+    mask: Path
+    kind: int | None = None
+    boxes: Path | None = None
+
+    def pair(self, remedy: str) -> Pair:
+        """The pair, with its boxes; see `voc_boxes`."""
+        return Pair(self.image, self.mask, None if self.boxes is None else voc_boxes(self.boxes, remedy))
+
+
+@dataclass(frozen=True)
 class MaskSet:
     """A data set.
 
     Attributes:
         meaning: Of the values in its mask files.
         parts: Our part → torchvision's. Without ``val`` it is split off the training part.
-        read: ``(root, torchvision's part, download)`` → its pairs, each with what it is stratified by, or None.
+        files: ``(root, torchvision's part, download)`` → the files of each of its pairs.
         where: The folder below the root.
     """
 
     meaning: Meaning
     parts: Mapping[str, str]
-    read: Callable[[Path, str, bool], list[tuple[Pair, int | None]]]
+    files: Callable[[Path, str, bool], list[Files]]
     where: str
 
 
 def fetch(name: str, root: Path) -> None:
-    """Downloads a data set by torchvision, checked by its hashes, unless it is there."""
+    """Downloads a data set by torchvision, checked by its hashes, unless it is there as a whole."""
     chosen = SETS[name]
     for part in chosen.parts.values():
         try:
-            chosen.read(root, part, False)
+            whole = not _missing(chosen.files(root, part, False))
         except (OSError, RuntimeError):
-            chosen.read(root, part, True)
+            whole = False
+        if not whole:
+            chosen.files(root, part, True)
 
 
 def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) -> dict[str, list[Pair]]:
@@ -60,29 +76,41 @@ def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) ->
         ConfigurationError: It is not there, or incomplete.
     """
     chosen = SETS[name]
+    where = root / chosen.where
     try:
-        read = {part: chosen.read(root, theirs, False) for part, theirs in chosen.parts.items()}
+        parts = {part: chosen.files(root, theirs, False) for part, theirs in chosen.parts.items()}
     except (OSError, RuntimeError) as error:
         raise ConfigurationError(
-            f"real.root={root} does not hold {name} ({error}): searched was {root / chosen.where}. Set real.download="
-            "true to fetch it, or real.root to the folder that holds it."
+            f"real.root={root} does not hold {name} ({error}): searched was {where}. Set real.download=true to fetch "
+            "it, or real.root to the folder that holds it."
         ) from error
-    where = f"Expected is {root / chosen.where} as torchvision writes it."
-    parts = all_parts(root, read, where, split, split_seed, label=lambda one: one[1])
-    return {part: [pair for pair, _ in pairs] for part, pairs in parts.items()}
+    every = [files for found in parts.values() for files in found]
+    if missing := _missing(every):
+        raise ConfigurationError(
+            f"{where} lacks {len(missing)} files of {name}, such as {missing[0]}: it was not unpacked to its end. "
+            f"Remove {where} and set real.download=true to fetch it again, or set real.root to a whole one."
+        )
+    layout = f"Expected is {where} as torchvision writes it."
+    divided = all_parts(root, parts, layout, split, split_seed, label=lambda files: files.kind)
+    again = f"Remove {where} and set real.download=true to fetch it again."
+    return {part: [files.pair(again) for files in found] for part, found in divided.items()}
 
 
-def _pets(root: Path, part: str, download: bool) -> list[tuple[Pair, int | None]]:
+def _missing(found: Sequence[Files]) -> list[Path]:
+    paths = (path for one in found for path in (one.image, one.mask, one.boxes) if path is not None)
+    return [path for path in paths if not path.is_file()]
+
+
+def _pets(root: Path, part: str, download: bool) -> list[Files]:
     found = OxfordIIITPet(root, part, "segmentation", download=download)
-    pairs = (Pair(image, mask) for image, mask in zip(found._images, found._segs, strict=True))
-    return list(zip(pairs, found._labels, strict=True))  # of breeds
+    return [Files(*one) for one in zip(found._images, found._segs, found._labels, strict=True)]
 
 
-def _voc(year: str, root: Path, part: str, download: bool) -> list[tuple[Pair, int | None]]:
+def _voc(year: str, root: Path, part: str, download: bool) -> list[Files]:
     found = VOCSegmentation(root, year, part, download)
-    images = [Path(path) for path in found.images]
-    boxes = [voc_boxes(path.parents[1] / "Annotations" / f"{path.stem}.xml") for path in images]
-    return [(Pair(*one), None) for one in zip(images, map(Path, found.masks), boxes, strict=True)]
+    images, masks = ([Path(path) for path in paths] for paths in (found.images, found.masks))
+    boxes = [path.parents[1] / "Annotations" / f"{path.stem}.xml" for path in images]
+    return [Files(image, mask, None, box) for image, mask, box in zip(images, masks, boxes, strict=True)]
 
 
 SETS: dict[str, MaskSet] = {
@@ -94,14 +122,14 @@ SETS: dict[str, MaskSet] = {
         "oxford-iiit-pet",
     ),
     "voc2007": MaskSet(
-        Meaning(_VOC, IGNORED),
+        Meaning(_VOC, 255),
         {"train": "train", "val": "val", "test": "test"},
         partial(_voc, "2007"),
         "VOCdevkit/VOC2007",
     ),
     # its test part is not public, and what it has for validation is the test here
     "voc2012": MaskSet(
-        Meaning(_VOC, IGNORED), {"train": "train", "test": "val"}, partial(_voc, "2012"), "VOCdevkit/VOC2012"
+        Meaning(_VOC, 255), {"train": "train", "test": "val"}, partial(_voc, "2012"), "VOCdevkit/VOC2012"
     ),
 }
 """Parkhi et al. 2012 (7,349 images); Everingham et al. 2010 (632 and 2,913 images with masks)."""

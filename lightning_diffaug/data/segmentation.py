@@ -39,20 +39,20 @@ class SegmentationDataModule(AlignedDataModule):
 
     A raw sample is a dict: ``image`` uint8 (C, H, W) and ``mask`` int64 (H, W), the class of each pixel, as tv_tensors,
     so that transforms of torchvision v2 move them together. Void pixels are one class more in it, which a generator
-    makes like any other, and 255 in a batch, which losses and metrics leave out. With boxes, it has ``boxes``
+    makes like any other, and -100 in a batch, which losses and metrics leave out. With boxes, it has ``boxes``
     (tv_tensors.BoundingBoxes (n, 4), XYXY) and ``labels`` (int64 (n,), their classes) too, which are lists in a batch;
     those of a made sample are around the regions of its mask.
 
     Args:
         root: Folder of pairs, see `mask_folder.LAYOUT`, or a data set of the Hugging Face hub, see `hub.located`; None:
             scenes of real digits on real photographs.
-        name: Data set of torchvision that `root` holds, see `mask_sets.SETS`; None: none, it is a folder of pairs.
-        download: Fetch the named data set where it is missing.
         size: Height and width of an image of the folder; None: the native size, at most 32.
         classes: Names of the folder's classes, background first; None: ``0`` … the highest of the training masks.
-        void: Value of the folder's mask files that marks pixels of no class, such as 255; None: there are none.
         split: Shares of training, validation and test of a folder without such subfolders.
         split_seed: Of that split.
+        void: Value of the folder's mask files that marks pixels of no class, such as 255; None: there are none.
+        name: Data set of torchvision that `root` holds, see `mask_sets.SETS`; None: none, it is a folder of pairs.
+        download: Fetch the named data set where it is missing.
         columns: Of a data set of the hub: image and mask → its column; None: found by type and name.
         **settings: See `AlignedDataModule`.
 
@@ -65,13 +65,13 @@ class SegmentationDataModule(AlignedDataModule):
     def __init__(
         self,
         root: str | Path | None = None,
-        name: str | None = None,
-        download: bool = False,
         size: int | None = None,
         classes: Sequence[str] | None = None,
-        void: int | None = None,
         split: Sequence[float] = (0.7, 0.1, 0.2),
         split_seed: int = 0,
+        void: int | None = None,
+        name: str | None = None,
+        download: bool = False,
         columns: Mapping[str, str] | None = None,
         **settings: Unpack[AlignedSettings],
     ) -> None:
@@ -126,12 +126,13 @@ class SegmentationDataModule(AlignedDataModule):
         if self.name is None:
             parts = folder_pairs(self.root, self.split, self.split_seed)
         else:
+            self.prepare_data()
             parts = set_pairs(self.name, self.root, self.split, self.split_seed)
         splits, self._names = read_pairs(parts, self.root, self.size, self._meaning, LAYOUT)
         return splits
 
     def conversion(self, sample: Sample) -> Sample:
-        """Images as float32 in [0, 1], void as 255; boxes that an augmentation moved out of the picture are dropped."""
+        """Images as float32 in [0, 1], void as -100; boxes that were moved out of the picture are dropped."""
         sample = {**sample, "image": torch.as_tensor(sample["image"]).as_subclass(Tensor).to(torch.float32) / 255}
         if self._void is not None:
             mask = sample["mask"]

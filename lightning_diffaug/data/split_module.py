@@ -81,7 +81,8 @@ class SplitDataModule(LightningDataModule, Generic[D]):
         """Loads once, whatever the stage, and selects the training samples."""
         if self._splits is not None:
             return
-        self.prepare_data()
+        if self.hub is not None:
+            self.hub.export()
         whole = self.load()
         train = self.kept(whole.train)
         train.transform = self.train_transform

@@ -85,6 +85,7 @@ class TorchvisionDataModule(RealDataModule):
 
     def load(self) -> Splits[ImageDataset]:
         """Reads both parts and sets validation apart."""
+        self.prepare_data()
         if missing := self.files.missing():
             raise ConfigurationError(
                 f"real.root={self.root} lacks {', '.join(missing)}. Set real.download=true to fetch them, or put "

@@ -23,7 +23,7 @@ from lightning_diffaug.segmentation_network import SmallFCN
 class SegmentationModel(LightningModule):
     """A small fully convolutional network (Long et al. 2015; `SmallFCN`), trained by cross-entropy.
 
-    Batches are dicts: ``image`` float32 (n, C, H, W) in [0, 1]; ``mask`` int64 (n, H, W) or (n, 1, H, W), in which 255
+    Batches are dicts: ``image`` float32 (n, C, H, W) in [0, 1]; ``mask`` int64 (n, H, W) or (n, 1, H, W), in which -100
     is left out; and, where there are boxes, ``boxes`` (k, 4), XYXY in pixels, and ``labels`` (k,), lists of n.
 
     Logs ``train/loss``; ``<part>/miou``, the intersection over union of all pixels of the part, the mean of the classes
@@ -79,7 +79,9 @@ class SegmentationModel(LightningModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of the pixels."""
-        loss = functional.cross_entropy(self(batch["image"]), _numbers(batch), ignore_index=IGNORED)
+        target = _numbers(batch)
+        errors = functional.cross_entropy(self(batch["image"]), target, ignore_index=IGNORED, reduction="sum")
+        loss = errors / (target != IGNORED).sum().clamp(min=1)  # a crop may show nothing but void
         self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
 
@@ -92,10 +94,9 @@ class SegmentationModel(LightningModule):
         logits, target = self(batch["image"]), _numbers(batch)
         self.confusion.update(logits, target)
         if self.precision is not None:
-            probabilities = logits.softmax(1)
-            found = [
-                _detections(one, probability) for one, probability in zip(logits.argmax(1), probabilities, strict=True)
-            ]
+            probabilities, void = logits.softmax(1), target == IGNORED
+            masks = logits.argmax(1).masked_fill(void, IGNORED)  # what is found there counts for nothing
+            found = [_detections(one, probability) for one, probability in zip(masks, probabilities, strict=True)]
             self.precision.update(found, _objects(batch, target))
 
     def on_validation_epoch_end(self) -> None:
@@ -149,7 +150,7 @@ def _objects(batch: Mapping[str, Any], masks: Tensor) -> list[dict[str, Tensor]]
 
 def _detections(mask: Tensor, probabilities: Tensor | None = None) -> dict[str, Tensor]:
     """Boxes as torchmetrics takes them; with scores where probabilities (classes, H, W) are given."""
-    regions = mask_regions(mask, void=IGNORED)
+    regions = mask_regions(mask)
     found = {"boxes": regions.boxes, "labels": regions.labels}
     if probabilities is not None:
         own = probabilities.cpu()[regions.labels]

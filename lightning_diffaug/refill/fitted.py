@@ -53,6 +53,8 @@ def fitted_weights(folder: Path) -> str | None:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         hashes = dict(record["files"])
     except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / _RECORD).exists():
+            raise GeneratorError(f"{folder} holds files and no {_RECORD}, so what was fitted is not whole") from None
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise GeneratorError(f"{folder / _RECORD} is damaged: {error}") from error
@@ -150,7 +152,7 @@ def fit_seconds(folder: Path) -> float:
 def _fit(generator: Any, folder: Path, snapshot: Snapshot, progress: Callable[[int, int], None]) -> None:
     checkpoint = folder.with_name(f"{_CHECKPOINT}{folder.name}")
     resumable = {"checkpoint": checkpoint} if "checkpoint" in inspect.signature(generator.fit).parameters else {}
-    with published(folder, _PART) as part:
+    with published(folder, _PART, lambda found: (found / _RECORD).exists()) as part:
         started = time.perf_counter()
         try:
             generator.fit(snapshot, part, progress, **resumable)

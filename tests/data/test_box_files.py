@@ -19,6 +19,7 @@ from lightning_diffaug.data import SegmentationDataModule
 from lightning_diffaug.data.box_files import coco_boxes, voc_boxes
 from lightning_diffaug.data.mask_boxes import mask_regions
 from lightning_diffaug.errors import ConfigurationError
+from lightning_diffaug.probing import signature
 from lightning_diffaug.transforms import JointSpatial
 
 NAMES = ["background", "car", "dog"]
@@ -185,6 +186,14 @@ def other_class(root: Path) -> None:
     (root / "test" / "boxes" / "2.xml").write_text(voc_text([("cat", 1, 2, 3, 4)]))
 
 
+def elsewhere(root: Path) -> None:
+    (root / "test" / "boxes" / "2.xml").write_text(voc_text([("car", 20, 20, 400, 400)]))
+
+
+def nested(root: Path) -> None:
+    (root / "train" / "boxes" / "2.xml").write_text("<a>" * 20_000 + "</a>" * 20_000)
+
+
 def of_background(root: Path) -> None:
     (root / "test" / "boxes" / "2.xml").write_text(voc_text([("background", 1, 2, 3, 4)]))
 
@@ -199,6 +208,8 @@ def of_background(root: Path) -> None:
         (no_number, r"2\.xml cannot be used \(ValueError.*left"),
         (no_area, r"2\.xml cannot be used .*a box of 'car' from \(5, 2\) to \(3, 4\) has no area"),
         (other_class, r"2\.xml has a box of the class 'cat', which is none of .*car.*dog.*real\.classes"),
+        (elsewhere, r"2\.xml has a box from \(20, 20\) to \(400, 400\), and .*2\.png is, upright, 48 by 32 pixels"),
+        (nested, r"2\.xml cannot be used"),
         (of_background, r"2\.xml has a box of the class 'background'"),
     ],
 )
@@ -216,6 +227,7 @@ def test_what_is_wrong_with_voc_files_is_said(tmp_path: Path, damage: Callable[[
         (lambda told: told["annotations"][0].update(bbox=[1, 2, 3]), r"cannot be used \(ValueError"),
         (lambda told: told["annotations"][0].update(bbox=[1, 2, 0, 3]), r"has no area"),
         (lambda told: told["annotations"][0].update(category_id=7), r"cannot be used \(KeyError: 7\)"),
+        (lambda told: told["images"][0].update(file_name="other/1.png"), r"two of its images have one name"),
         (lambda told: told["images"].pop(), r"cannot be used \(KeyError: 105\)"),
     ],
 )
@@ -228,9 +240,56 @@ def test_what_is_wrong_with_a_coco_file_is_said(
     path.write_text(json.dumps(told))
     with pytest.raises(ConfigurationError, match=f"{says}.*real\\.root"):
         coco_boxes(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigurationError, match=r"boxes\.json cannot be used"):
+        coco_boxes(path)
     path.write_text("[1, 2")
     with pytest.raises(ConfigurationError, match=r"boxes\.json cannot be used"):
         coco_boxes(path)
+
+
+def test_boxes_of_some_parts_alone_and_boxes_that_are_left_out_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    user_folder(tmp_path, write_coco)
+    (tmp_path / "test" / "boxes.json").unlink()
+    small = coco(6)
+    for one in small["annotations"]:
+        one["bbox"] = [0.2, 0.3, 0.5, 0.1]  # shares of the image's size
+    (tmp_path / "val" / "boxes.json").write_text(json.dumps(small))
+    with caplog.at_level("INFO"):
+        SegmentationDataModule(tmp_path, classes=NAMES).setup()
+    assert "has boxes in train and val alone" in caplog.text
+    assert "6 of the 6 boxes in val are left out" in caplog.text
+    assert "boxes in train are left out" not in caplog.text
+
+
+def test_masks_and_boxes_are_of_the_upright_image(tmp_path: Path) -> None:
+    """As a camera stores it: the pixels lie on their side, and a tag says so."""
+    user_folder(tmp_path, write_voc)
+    for part in ("train", "val", "test"):
+        for path in (tmp_path / part / "images").iterdir():
+            exif = Image.Exif()
+            exif[0x0112] = 6  # to be turned clockwise
+            Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    fields = SegmentationDataModule(tmp_path, size=32, classes=NAMES).splits.test.fields
+    for image, mask, boxes in zip(fields["image"], fields["mask"], fields["boxes"], strict=True):
+        assert torch.equal(image[0] > 0, mask > 0)
+        assert torch.equal(boxes.as_subclass(Tensor), mask_regions(mask).boxes)
+
+
+def test_samples_with_more_or_fewer_boxes_are_of_one_structure() -> None:
+    def sample(boxes: int, side: int = 8) -> dict[str, Any]:
+        found = torch.tensor([[0.0, 0.0, 4.0, 4.0]]).repeat(boxes, 1)
+        return {
+            "image": torch.zeros(1, side, side), "labels": torch.ones(boxes, dtype=torch.int64),
+            "boxes": tv_tensors.BoundingBoxes(found, format="XYXY", canvas_size=(side, side)),
+        }  # fmt: skip
+
+    assert signature(sample(2)) == signature(sample(0))
+    assert signature(sample(2)) != signature(sample(2, side=9))
+    assert signature(sample(2)) != signature({**sample(2), "labels": torch.ones(3)})
+    assert signature({"x": torch.zeros(3)}) != signature({"x": torch.zeros(2)})
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -82,9 +82,13 @@ def exported(tmp_path: Path) -> list[str]:
 
 @installed
 def test_images_and_classes_are_those_of_the_splits(write: Write) -> None:
+    import datasets
+
     root = write(train=labelled(range(20)), validation=labelled(range(20, 24)), test=labelled(range(24, 30)))
     data = ImageFolderDataModule(root)
+    datasets.enable_progress_bars()
     data.prepare_data()
+    assert datasets.is_progress_bar_enabled(), "as it was"
     for part, levels in (("train", range(20)), ("val", range(20, 24)), ("test", range(24, 30))):
         split = getattr(data.splits, part)
         split.transform = None
@@ -168,6 +172,9 @@ def test_what_was_written_is_used_again_and_changed_files_are_loaded_anew(
         again.setup()
     assert shown(again.splits.test) == shown(first.splits.test)
     assert len(exported(tmp_path)) == 1
+    (file,) = (root / "data").iterdir()
+    os.utime(file, ns=(0, 0))  # of one size, and maybe another content
+    assert ImageFolderDataModule(root).root != first.root
     write(train=labelled(range(20, 42)))
     data = ImageFolderDataModule(root)
     assert sum(map(len, (data.splits.train, data.splits.val, data.splits.test))) == 22
@@ -287,7 +294,8 @@ def test_a_missing_package_is_said_with_the_command(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "root", ["hf://models/a/b", "hf://datasets/mnist", "hf:/datasets/a/b", "hf://datasets/a/b/c/d"]
+    "root",
+    ["hf://models/a/b", "hf://datasets/mnist", "hf:/datasets/a/b", "hf://datasets/a/b/c/d", "hf://datasets/../b"],
 )
 def test_what_is_no_address_is_refused_at_once(root: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is no address.*hf://datasets/<owner>/<name>"):
@@ -302,7 +310,93 @@ def test_an_address_says_name_revision_and_configuration(tmp_path: Path) -> None
     plain = ImageTextDataModule("hf://datasets/own.er/na-me").hub
     assert plain is not None
     assert (plain.revision, plain.config) == (None, None)
-    assert plain.folder != hub.folder
+    others = ("hf://datasets/own.er/na-me@v1", "hf://datasets/own.er/na-me/v1", "hf://datasets/own.er/name")
+    found = [ImageTextDataModule(root).hub for root in others]
+    found += [ImageFolderDataModule("hf://datasets/own.er/na-me").hub]
+    found += [ImageTextDataModule("hf://datasets/own.er/na-me", columns={"image": "img"}).hub]
+    assert len({plain.folder, hub.folder, *(one.folder for one in found if one is not None)}) == 7
+
+
+@installed
+def test_the_package_is_asked_for_what_the_address_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(*args: Any, **named: Any) -> Any:
+        asked.append((args, named))
+        raise ConnectionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        ImageTextDataModule("hf://datasets/owner/name@v1/small").prepare_data()
+    assert asked == [(("owner/name", "small"), {"revision": "v1", "cache_dir": None})]
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"working directory has a folder owner/name.*real\.root"):
+        ImageTextDataModule("hf://datasets/owner/name").prepare_data()
+    monkeypatch.setattr(datasets, "__version__", "3.6.0")
+    with pytest.raises(ConfigurationError, match=r"of which 3\.6\.0 is installed.*pip install"):
+        ImageTextDataModule("hf://datasets/owner/other").prepare_data()
+    assert len(asked) == 1
+
+
+@installed
+@pytest.mark.parametrize("beside", ["train/a.png", "captions.csv", "a.wav", "images/a.png"])
+def test_a_folder_with_other_data_is_read_as_it_is(beside: str, write: Write) -> None:
+    root = write(train=labelled(range(20)))
+    assert ImageFolderDataModule(root).hub is not None
+    (root / beside).parent.mkdir(exist_ok=True)
+    (root / beside).touch()
+    assert ImageFolderDataModule(root).hub is None
+
+
+@installed
+def test_files_that_rows_name_are_read_only_where_they_are_the_data_sets_own(write: Write, tmp_path: Path) -> None:
+    import datasets
+
+    outside = tmp_path / "private.png"
+    outside.write_bytes(grey(3)["bytes"])
+    own = write() / "own.bin"
+    own.write_bytes(grey(5)["bytes"])
+
+    def rows(*paths: Path) -> Columns:
+        columns = labelled(range(20))
+        files = [{"bytes": None, "path": str(path)} for path in paths]
+        return {**columns, "img": ([*columns["img"][0][len(files) :], *files], datasets.Image())}
+
+    levels = {level for level, _ in shown(_raw(ImageFolderDataModule(write(train=rows(own), test=rows(own)))))}
+    assert 5 in levels
+    with pytest.raises(ConfigurationError, match=r"names the file .*private\.png, which is none of its own"):
+        ImageFolderDataModule(write(train=rows(own, outside))).setup()
+
+
+def _raw(data: ImageFolderDataModule) -> Any:
+    data.splits.test.transform = None
+    return data.splits.test
+
+
+@installed
+def test_names_of_classes_are_names_of_folders_everywhere(write: Write) -> None:
+    names = ("train", "train_", "CON", "aux.txt", "\N{SNOWMAN}" * 80)
+    data = ImageFolderDataModule(write(train=labelled(range(50), names)))
+    assert {"train_", "train__", "_CON", "_aux.txt"} < set(data.class_names)
+    assert max(len(name.encode()) for name in data.class_names) <= 80
+
+
+@installed
+def test_what_is_no_sound_is_refused(write: Write) -> None:
+    import datasets
+
+    files = [{"bytes": b"no sound", "path": f"{i}.wav"} for i in range(9)]
+    columns = {
+        "audio": (files, datasets.Audio()),
+        "label": ([i % 3 for i in range(9)], datasets.ClassLabel(num_classes=3)),
+    }
+    with pytest.raises(ConfigurationError, match=r"the audio of row 0 .* is of no format that is known"):
+        AudioDataModule(write(train=columns)).setup()
+    with pytest.raises(ConfigurationError, match=r"names one column for two things"):
+        AudioDataModule("hf://datasets/a/b", columns={"audio": "x", "label": "x"})
 
 
 def test_columns_without_such_a_data_set_are_refused(tmp_path: Path) -> None:

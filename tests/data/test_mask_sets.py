@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from served_files import packed, served
 from torch import Tensor
-from torchvision.datasets import OxfordIIITPet, voc
+from torchvision.datasets import OxfordIIITPet, oxford_iiit_pet, voc
 
 from lightning_diffaug.data import SegmentationDataModule
 from lightning_diffaug.data.mask_boxes import mask_regions
@@ -90,12 +90,12 @@ def test_pets_are_read_with_the_edge_as_void(tmp_path: Path) -> None:
     assert data.synthetic_fill == {}
 
 
-def test_void_is_255_in_a_batch_and_white_in_a_picture(tmp_path: Path) -> None:
+def test_void_is_minus_100_in_a_batch_and_white_in_a_picture(tmp_path: Path) -> None:
     write_pets(tmp_path)
     data = SegmentationDataModule(tmp_path, name="oxford_iiit_pet", batch_size=4)
     batch = next(iter(data.test_dataloader()))
-    assert batch["mask"].unique().tolist() == [0, 1, 255]
-    assert int((batch["mask"] == 255).sum()) == 8 * 112
+    assert batch["mask"].unique().tolist() == [-100, 0, 1]
+    assert int((batch["mask"] == -100).sum()) == 8 * 112
     raw = {name: values[0] for name, values in data.splits.test.fields.items()}
     shown = data.picture(raw)[:, :, SIDE:]
     assert torch.equal(shown.amin(0) == 1, raw["mask"] == 2)
@@ -118,8 +118,8 @@ def test_voc_is_read_with_its_parts_and_boxes(tmp_path: Path, year: str, parts: 
     assert len(data.mask_classes) == 21
     for part in (data.splits.train, data.splits.val, data.splits.test):
         for sample in (part[i] for i in range(len(part))):
-            assert sample["mask"].unique().tolist() == [0, 12, 255]
-            assert torch.equal(sample["boxes"].as_subclass(Tensor), mask_regions(sample["mask"], void=255).boxes)
+            assert sample["mask"].unique().tolist() == [-100, 0, 12]
+            assert torch.equal(sample["boxes"].as_subclass(Tensor), mask_regions(sample["mask"]).boxes)
             assert sample["labels"].tolist() == [12]
     fill = data.synthetic_fill
     raw = {"mask": data.splits.train.fields["mask"][0]}
@@ -140,6 +140,18 @@ def test_a_file_that_is_not_of_the_set_is_named(tmp_path: Path) -> None:
     Image.fromarray(np.full((SIDE, SIDE), 7, np.uint8)).save(path)
     with pytest.raises(ConfigurationError, match=r"beagle_test_1\.png holds the value 7.*\[1, 2\].*real\.root"):
         SegmentationDataModule(tmp_path, name="oxford_iiit_pet").setup()
+
+
+def test_what_was_not_unpacked_to_its_end_is_said_and_fetched_where_that_can_be(tmp_path: Path) -> None:
+    write_pets(tmp_path)
+    (tmp_path / "oxford-iiit-pet" / "images" / "beagle_test_1.jpg").unlink()
+    with pytest.raises(ConfigurationError, match=r"lacks 1 files of oxford_iiit_pet, such as .*beagle_test_1.*Remove"):
+        SegmentationDataModule(tmp_path, name="oxford_iiit_pet").setup()
+    write_voc(tmp_path, "2007")
+    path = tmp_path / "VOCdevkit" / "VOC2007" / "Annotations" / "train_3.xml"
+    path.write_text("<annotation>")
+    with pytest.raises(ConfigurationError, match=r"train_3\.xml cannot be used .*Remove .*real\.download=true"):
+        SegmentationDataModule(tmp_path, name="voc2007").setup()
 
 
 def _of_pets(monkeypatch: pytest.MonkeyPatch, server: Path, address: str) -> None:
@@ -169,7 +181,11 @@ def test_what_is_missing_is_downloaded_once(
     with served(server) as address:
         offer(monkeypatch, server, address)
         SegmentationDataModule(here, name=name, download=True).prepare_data()
-    data = SegmentationDataModule(here, name=name, download=True)
+    with monkeypatch.context() as patch:
+        for module in (voc, oxford_iiit_pet):
+            patch.setattr(module, "download_and_extract_archive", lambda *_, **__: pytest.fail("it is there"))
+        data = SegmentationDataModule(here, name=name, download=True)
+        data.setup()
     assert levels(data) == levels(SegmentationDataModule(server, name=name))
 
 

@@ -244,7 +244,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, damage: Callable[[P
         SegmentationDataModule(tmp_path).setup()
 
 
-def test_void_pixels_are_one_class_more_and_255_in_a_batch(tmp_path: Path) -> None:
+def test_void_pixels_are_one_class_more_and_minus_100_in_a_batch(tmp_path: Path) -> None:
     folder(tmp_path)
     edge = np.zeros((12, 12), np.uint8)
     edge[2:9, 2:9], edge[4:7, 4:7] = 9, 1
@@ -254,10 +254,10 @@ def test_void_pixels_are_one_class_more_and_255_in_a_batch(tmp_path: Path) -> No
     assert torch.equal(raw, torch.from_numpy(np.where(edge == 9, 3, edge)).long())
     batch = next(iter(data.test_dataloader()))
     assert isinstance(data.splits.test[0]["mask"], tv_tensors.Mask)
-    assert torch.equal(batch["mask"][0], torch.from_numpy(np.where(edge == 9, 255, edge)).long())
+    assert torch.equal(batch["mask"][0], torch.from_numpy(np.where(edge == 9, -100, edge.astype(int))))
     assert data.mask_classes == ["0", "1", "2"]
     void_everywhere(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"2\.png is void everywhere \(real\.void=255\)"):
+    with pytest.raises(ConfigurationError, match=r"2\.png is void \(real\.void=255\) in all of its central square"):
         SegmentationDataModule(tmp_path, void=255).setup()
 
 

@@ -77,6 +77,15 @@ def test_one_hot_refuses_a_class_that_it_was_not_told_of() -> None:
         OneHot(2).encode(torch.full((1, 8, 8), 2), MASK)
 
 
+def test_one_hot_asks_where_the_data_do_not_say_how_many_classes_there_are() -> None:
+    plain = FieldSpec("mask", "mask", "tensor", "uint8", (8, 8), 0.0, 255.0)
+    with pytest.raises(ConfigurationError, match=r"'mask' is uint8.*generator\.codecs\.mask\.classes"):
+        OneHot().shape(plain)
+    assert OneHot(3).shape(plain) == (3, 8, 8)
+    with pytest.raises(ConfigurationError, match=r"class 7.*data\.image_range=\{mask: \[0, 7\]\}"):
+        OneHot().encode(torch.full((1, 8, 8), 7), MASK)
+
+
 def test_image_and_mask_are_made_jointly_and_agree(tmp_path: Path) -> None:
     generator = fitted(halves(), tmp_path, conditions={}, codecs={"mask": OneHot(3)})
     made = generator.generate({}, list(range(48)))

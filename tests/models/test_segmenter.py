@@ -79,7 +79,7 @@ def test_void_pixels_count_for_nothing_and_boxes_of_the_batch_are_the_right_ones
     mask = torch.zeros(1, 8, 8, dtype=torch.int64)
     mask[0, :4, :4] = 1
     seen = mask.float()
-    mask[0, :, 6:] = 255
+    mask[0, :, 6:] = -100
     seen[0, :, 6:] = 2.0  # whatever it finds there
     batch = {
         "image": seen[None], "mask": mask, "boxes": [torch.tensor([[0.0, 0.0, 4.0, 2.0], [0.0, 2.0, 4.0, 4.0]])],
@@ -95,6 +95,19 @@ def test_void_pixels_count_for_nothing_and_boxes_of_the_batch_are_the_right_ones
     wrong[0, 7, 7] = 1.0
     losses = [float(model.training_step({**batch, "image": one[None]}, 0)) for one in (seen, wrong)]
     assert losses[0] == losses[1]
+    nothing = {**batch, "image": seen[None], "mask": torch.full_like(mask, -100)}
+    assert float(model.training_step(nothing, 0)) == 0.0
+
+
+def test_an_object_that_is_found_up_to_its_void_edge_is_found() -> None:
+    pytest.importorskip("pycocotools")
+    mask = torch.zeros(1, 12, 12, dtype=torch.int64)
+    mask[0, 2:9, 2:9] = -100
+    mask[0, 3:8, 3:8] = 1
+    seen = torch.zeros(1, 1, 12, 12)
+    seen[0, 0, 2:9, 2:9] = 1.0
+    (figures,) = trainer().test(Told(3), DataLoader([{"image": seen, "mask": mask}], batch_size=None), verbose=False)
+    assert (figures["test/miou"], figures["test/map"]) == (1.0, pytest.approx(1.0))
 
 
 def test_settings_out_of_range_are_refused() -> None:

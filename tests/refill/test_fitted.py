@@ -42,7 +42,7 @@ def test_the_second_run_adopts_the_first_ones_fit(tmp_path: Path) -> None:
     assert list((tmp_path / "generators" / "claims").iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ["flipped", "missing", "added", "record"])
+@pytest.mark.parametrize("how", ["flipped", "missing", "added", "record", "no record"])
 def test_an_altered_generator_is_noticed_set_aside_and_fitted_again(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,8 +58,10 @@ def test_an_altered_generator_is_noticed_set_aside_and_fitted_again(
         file.unlink()
     elif how == "added":
         (folder / "pickled.pt").write_bytes(b"\x80\x04N.")
-    else:
+    elif how == "record":
         (folder / "fitted.json").write_text("{")
+    else:
+        (folder / "fitted.json").unlink()
     with pytest.raises(GeneratorError):
         fitted_weights(folder)
     assert _ensure(Fitted(str(diary)), tmp_path)[0] == first == fitted_weights(folder)

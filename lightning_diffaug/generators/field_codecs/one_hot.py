@@ -25,7 +25,7 @@ class OneHot:
             says, which is found on the training data (or ``data.image_range``).
 
     Raises:
-        ConfigurationError: Below 2.
+        ConfigurationError: Below 2; or None, and nothing says that the field holds class numbers (`shape`).
     """
 
     classes: int | None = None
@@ -56,7 +56,12 @@ class OneHot:
         if low < 0 or high >= classes:
             raise ConfigurationError(
                 f"field {field.name!r} holds the class {low if low < 0 else high}, and its codec knows 0 … "
-                f"{classes - 1}. Set generator.codecs.{field.name}.classes to their number."
+                f"{classes - 1}"
+                + (
+                    f", as a part of the data has it. Set data.image_range={{{field.name}: [0, {high}]}}."
+                    if self.classes is None
+                    else f". Set generator.codecs.{field.name}.classes to their number."
+                )
             )
         channels = functional.one_hot(numbers, classes).movedim(-1, 1)
         return channels.to(torch.float32) * 2.0 - 1.0
@@ -66,7 +71,15 @@ class OneHot:
         return encoded.argmax(1).to(torch.float32).reshape(len(encoded), *field.shape)
 
     def _number(self, field: FieldSpec) -> int:
-        return round(field.high) + 1 if self.classes is None else self.classes
+        if self.classes is not None:
+            return self.classes
+        if not field.is_mask:
+            raise ConfigurationError(
+                f"field {field.name!r} is {field.dtype}, which may hold anything from {field.low:g} to {field.high:g}, "
+                f"so how many classes it has is not known. Set generator.codecs.{field.name}.classes to their number, "
+                "or let the dataset give int64 or a tv_tensors.Mask."
+            )
+        return round(field.high) + 1
 
 
 def _size(field: FieldSpec) -> tuple[int, ...]:
