@@ -21,6 +21,7 @@ from lightning_diffaug.paths import config_dir
 
 log = logging.getLogger(__name__)
 
+_INTERRUPTED = 130  # as shells have it
 FORESEEN = (ConfigurationError, GeneratorError, PoolError, ShortWindowError)
 """Errors whose text says all: cause, consequence and the key to change."""
 
@@ -43,11 +44,17 @@ def train(cfg: DictConfig) -> float | None:
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(1)
-        except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
+        except (KeyboardInterrupt, SystemExit) as ended:  # Lightning makes the latter of the former
+            if not isinstance(ended, KeyboardInterrupt) and not isinstance(ended.__context__, KeyboardInterrupt):
+                raise
             last = Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt"
-            if last.exists():
-                print(f"Stopped. The same command with ckpt_path={last} goes on from there.", file=sys.stderr)
-            raise
+            more = f"with ckpt_path={last} " if last.exists() else ""
+            print(
+                f"Stopped. The same command {more}goes on from there; fitted generators and pools are kept in "
+                f"{cfg.paths.cache_dir}.",
+                file=sys.stderr,
+            )
+            sys.exit(_INTERRUPTED)
     folder = Path(hydra_cfg.runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)  # of an earlier sweep in this folder
     try:
@@ -83,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = pool.add_parser(name, help=text)
         command.add_argument("folder", type=Path, help="folder of the pool (…/pools/<fingerprint>)")
         if name == "grid":
-            command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write")
+            command.add_argument("--out", type=Path, default=Path("pool.png"), help="PNG file to write (pool.png)")
             command.add_argument("--rejected", action="store_true", help="draw what data.keep_rejected kept, by reason")
     fidelity_cli.add_parser(commands)
     report_cli.add_parser(commands)

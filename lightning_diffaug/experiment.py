@@ -190,7 +190,15 @@ def _run(parts: Parts, cfg: DictConfig, brief: bool) -> dict[str, float]:
         ),
         predictions,
     ]
-    trainer.fit(parts.model, parts.data, ckpt_path=cfg.ckpt_path)
+    try:
+        trainer.fit(parts.model, parts.data, ckpt_path=cfg.ckpt_path)
+    except RuntimeError as error:
+        if cfg.ckpt_path is None or "loading state_dict" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"ckpt_path={cfg.ckpt_path} is of another model than this configuration's, so it cannot go on from there. "
+            f"Give the settings of that run (its folder's .hydra/overrides.yaml), or set ckpt_path=null. {error}"
+        ) from error
     if cfg.ckpt_path and not started:
         log.warning(
             "nothing was left to train: %s is of a run that reached epoch %d, and trainer.max_epochs=%s. The figures "

@@ -54,6 +54,8 @@ def test_a_run_says_what_it_did_and_a_finished_one_that_nothing_was_left(
     assert "nothing was left to train" in caplog.text
     assert "trainer.max_epochs=1" in caplog.text
     assert again["mix/requested_fraction"] == pytest.approx(figures["mix/requested_fraction"])
+    with pytest.raises(ConfigurationError, match=r"(?s)ckpt_path=.*last\.ckpt is of another model.*size mismatch"):
+        run(_config(tmp_path / "third", f"ckpt_path={checkpoint}", "model.width=12", "trainer.max_epochs=2"))
     classes = json.loads((tmp_path / "first" / "classes.json").read_text())
     assert classes["names"] == [str(digit) for digit in range(10)]
     assert [classes["names"][c] for c, count in enumerate(classes["train_counts"]) if count == 5] == classes["rare"]

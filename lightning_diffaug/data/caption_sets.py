@@ -66,10 +66,17 @@ def read_set(name: str, root: Path) -> Parts:
         )
     split_file = _found(root, [chosen.split_file])
     parts = chosen.read(chosen, root) if split_file is None else _karpathy(chosen, root, split_file)
-    files = dict.fromkeys(path for pairs in parts.values() for path, _ in pairs)
-    if absent := [path for path in files if not path.is_file()]:
+    of: dict[Path, str] = {}
+    for part, pairs in parts.items():
+        for path in dict.fromkeys(path for path, _ in pairs):
+            if of.setdefault(path, part) != part:
+                raise ConfigurationError(
+                    f"real.root={root} says that {path.name} is of {of[path]} and of {part}, so that a test would be "
+                    f"of what was trained on. Take it out of one.\n{chosen.layout}"
+                )
+    if absent := [path for path in of if not path.is_file()]:
         raise ConfigurationError(
-            f"real.root={root} lacks {len(absent)} of the {len(files)} images that have captions, such as {absent[0]}, "
+            f"real.root={root} lacks {len(absent)} of the {len(of)} images that have captions, such as {absent[0]}, "
             f"so {name} is incomplete. Add them, or set real.root to a folder that holds them all.\n{chosen.layout}"
         )
     return parts
@@ -156,7 +163,9 @@ def _token_file(path: Path, folder: Path) -> list[Pair]:
     try:
         captions = Flickr30k(str(folder), str(path)).annotations
     except (OSError, ValueError) as error:
-        raise _unusable(path, f"a line is not image.jpg#number, a tab and a caption ({error})") from error
+        lines = _text(path).splitlines()
+        wrong = next((number for number, line in enumerate(lines, 1) if line.strip().count("\t") != 1), 0)
+        raise _unusable(path, f"line {wrong} is not image.jpg#number, a tab and a caption ({error})") from error
     if not captions:
         raise _unusable(path, "it holds no captions")
     return [(folder / image, _tidy(text)) for image, texts in captions.items() for text in texts]

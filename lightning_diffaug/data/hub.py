@@ -169,6 +169,11 @@ def located(
     Raises:
         ConfigurationError: The address is none, or `columns` or `name` do not fit.
     """
+    if root is not None and "://" in str(root) and not str(root).startswith("hf:"):
+        raise ConfigurationError(
+            f"real.root={root} is an address that nothing here reads. Set real.root to a folder, or, for a data set of "
+            "the Hugging Face hub, to hf://datasets/<owner>/<name>."
+        )
     named = {} if columns is None else {str(role): str(name) for role, name in columns.items()}
     local = None if root is None or str(root).startswith("hf:") else Path(root).expanduser().absolute()
     files = () if local is None else _parquet_files(local)

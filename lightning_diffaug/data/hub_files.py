@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from lightning_diffaug.data.progress import followed
 from lightning_diffaug.data.sound_files import EXTENSIONS
 from lightning_diffaug.errors import ConfigurationError
 
@@ -65,7 +66,8 @@ class SplitWriter:
         medium, answer = self.columns
         captions: list[str] = []
         written = 0
-        for number, (stored, value) in enumerate(self._rows(split)):
+        rows = followed(self._rows(split), f"writing {split.split}", "row", len(split))
+        for number, (stored, value) in enumerate(rows):
             if stored is None or value is None:
                 continue
             written += 1

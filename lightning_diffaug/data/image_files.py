@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from lightning_diffaug.data.progress import followed
 from lightning_diffaug.errors import ConfigurationError
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -59,7 +60,7 @@ class ImageFiles:
     def read(self) -> Tensor:
         """All images at once: uint8 ``(n, C, size, size)``."""
         images = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
-        for index in range(len(self)):
+        for index in followed(range(len(self)), "reading images", "image", len(self)):
             images[index] = self[index]
         return images
 

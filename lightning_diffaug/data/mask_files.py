@@ -16,8 +16,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
-from lightning_diffaug.data.box_files import Box
+from lightning_diffaug.data.box_files import Objects
 from lightning_diffaug.data.image_files import ImageFiles, probe
+from lightning_diffaug.data.progress import followed
 from lightning_diffaug.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ IGNORED = -100
 """What a void pixel is in a batch: torch's losses leave it out, and no class can be it."""
 
 _LIKELY_VOID = 255
-_OUTSIDE = 0.02  # of a side, and a pixel: annotators round
 
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")
 _LOSSY = {"JPEG", "WEBP", "jpeg", "tiff_jpeg", "webp"}  # formats, and compressions of a tif
@@ -40,7 +40,7 @@ class Pair:
 
     image: Path
     mask: Path
-    boxes: tuple[Box, ...] | None = None
+    objects: Objects | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,22 @@ def read_pairs(
     """
     native, channels = probe([pair.image for pair in parts["train"]])
     pixels = min(native, DEFAULT_SIZE) if size is None else size
-    masks = {part: [_mask(pair, pixels, meaning, layout) for pair in pairs] for part, pairs in parts.items()}
+    if size is None:
+        log.info("%s: images of %d pixels (shorter side, median) are used at %d; see real.size", root, native, pixels)
+    masks = {
+        part: [_mask(pair, pixels, meaning, layout) for pair in followed(pairs, "reading masks", "mask", len(pairs))]
+        for part, pairs in parts.items()
+    }
     highest = max(mask.high for mask in masks["train"])
     if highest < 1:
         raise ConfigurationError(
             f"real.root={root}: the training masks hold no class but 0, so there is nothing to segment. Set real.root "
             f"to other data.\n{layout}"
+        )
+    if meaning.void is not None and meaning.numbers is None and meaning.void <= highest:
+        raise ConfigurationError(
+            f"real.void={meaning.void} is among the class numbers, which go up to {highest} in the training masks of "
+            f"real.root={root}: a class would be missing. Number the classes without gaps and void above them."
         )
     names = [str(i) for i in range(highest + 1)] if meaning.classes is None else [str(name) for name in meaning.classes]
     for part, pairs in parts.items():
@@ -110,23 +120,35 @@ def read_pairs(
             "mask": stacked.masked_fill(stacked == IGNORED, len(names)),
         }
         if with_boxes[part]:
-            fitted = [_boxes(pair, mask, pixels, names) for pair, mask in zip(pairs, read, strict=True)]
-            fields["boxes"], fields["labels"] = [boxes for boxes, _ in fitted], [labels for _, labels in fitted]
-            all_boxes, kept = sum(len(pair.boxes or ()) for pair in pairs), sum(map(len, fields["labels"]))
-            if kept < all_boxes:
-                log.info(
-                    "%s: %d of the %d boxes in %s are left out: the central square does not show them, or they are "
-                    "below a pixel at real.size=%d.", root, all_boxes - kept, all_boxes, part, pixels,
-                )  # fmt: skip
+            fields |= _boxes(pairs, read, pixels, names, root, part)
         return AlignedDataset(fields, wrap={"image": tv_tensors.Image, "mask": tv_tensors.Mask})
 
-    with_boxes = {part: all(pair.boxes is not None for pair in pairs) for part, pairs in parts.items()}
+    with_boxes = {part: all(pair.objects is not None for pair in pairs) for part, pairs in parts.items()}
     if len(set(with_boxes.values())) > 1:
         log.warning(
             "real.root=%s has boxes in %s alone: elsewhere they are made of the masks, and objects that touch are one.",
             root, " and ".join(part for part in parts if with_boxes[part]),
         )  # fmt: skip
     return AlignedSplits(dataset("train"), dataset("val"), dataset("test")), names
+
+
+def _boxes(
+    pairs: Sequence[Pair], masks: Sequence[_Mask], size: int, names: Sequence[str], root: Path, part: str
+) -> dict[str, list[Any]]:
+    """Boxes and labels of each image of a part; those that are left out are said."""
+    fitted = [
+        pair.objects.fitted(pair.image, mask.width, mask.height, size, names)
+        for pair, mask in zip(pairs, masks, strict=True)
+        if pair.objects is not None
+    ]
+    told, kept = sum(len(pair.objects.boxes) for pair in pairs if pair.objects), sum(len(one) for _, one in fitted)
+    if kept < told:
+        log.warning(
+            "%s: %d of the %d boxes in %s are left out, as at real.size=%d they are below a pixel, or the central "
+            "square does not show them: neither training nor mean average precision knows of them. See real.size.",
+            root, told - kept, told, part, size,
+        )  # fmt: skip
+    return {"boxes": [boxes for boxes, _ in fitted], "labels": [labels for _, labels in fitted]}
 
 
 def _mask(pair: Pair, size: int, meaning: Meaning, layout: str) -> _Mask:
@@ -215,28 +237,3 @@ def _resized(mask: NDArray[Any], size: int) -> Tensor:
     whole = Image.fromarray(mask.astype(np.int32))
     fitted = ImageOps.fit(whole, (size, size), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(fitted)).to(torch.int64)
-
-
-def _boxes(pair: Pair, mask: _Mask, size: int, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Boxes (n, 4) and labels (n,) in the central square at its size; what it cuts off, to a pixel, is left out."""
-    side = min(mask.width, mask.height)
-    corner = torch.tensor([(mask.width - side) / 2, (mask.height - side) / 2]).repeat(2)
-    found = pair.boxes or ()
-    for box in found:
-        _check_inside(box, mask, pair.image)
-    corners = torch.tensor([box.corners for box in found], dtype=torch.float32).reshape(-1, 4)
-    inside = ((corners - corner) * (size / side)).clamp(0, size)
-    labels = torch.tensor([box.number(names) for box in found], dtype=torch.int64)
-    seen = (inside[:, 2:] - inside[:, :2] >= 1).all(1)
-    return tv_tensors.BoundingBoxes(inside[seen], format="XYXY", canvas_size=(size, size)), labels[seen]
-
-
-def _check_inside(box: Box, mask: _Mask, image: Path) -> None:
-    left, top, right, bottom = box.corners
-    room_x, room_y = (_OUTSIDE * side + 1 for side in (mask.width, mask.height))
-    if left < -room_x or top < -room_y or right > mask.width + room_x or bottom > mask.height + room_y:
-        raise ConfigurationError(
-            f"{box.path} has a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), and {image} is, upright, "
-            f"{mask.width} by {mask.height} pixels: they do not belong together. Give the boxes in pixels of the "
-            f"image, or take {box.path.name} out: then boxes are made of the masks."
-        )

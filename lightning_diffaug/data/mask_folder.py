@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_diffaug.data.box_files import COCO, FOLDER, boxes_of
+from lightning_diffaug.data.box_files import COCO, FOLDER, objects_of
 from lightning_diffaug.data.mask_files import Pair
 from lightning_diffaug.data.parts import folder_parts, shown_files
 from lightning_diffaug.errors import ConfigurationError
@@ -49,8 +49,8 @@ def _pairs(folder: Path) -> list[Pair]:
                 f"{mask} is the mask of no image in {folder / 'images'}. Add the image, take the mask out, or set "
                 f"real.root to another folder.\n{LAYOUT}"
             )
-    boxes = boxes_of(folder, images)
-    return [Pair(images[name], masks[name], boxes[name] if boxes else None) for name in sorted(images)]
+    objects = objects_of(folder, images)
+    return [Pair(images[name], masks[name], objects.get(name)) for name in sorted(images)]
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from torchvision.datasets import OxfordIIITPet, VOCSegmentation
 
-from lightning_diffaug.data.box_files import voc_boxes
+from lightning_diffaug.data.box_files import voc_objects
 from lightning_diffaug.data.mask_files import Meaning, Pair
 from lightning_diffaug.data.parts import all_parts
+from lightning_diffaug.data.torchvision_files import downloading
 from lightning_diffaug.errors import ConfigurationError
 
 _VOC = (
@@ -30,8 +31,8 @@ class Files:
     boxes: Path | None = None
 
     def pair(self, remedy: str) -> Pair:
-        """The pair, with its boxes; see `voc_boxes`."""
-        return Pair(self.image, self.mask, None if self.boxes is None else voc_boxes(self.boxes, remedy))
+        """The pair, with its boxes; see `voc_objects`."""
+        return Pair(self.image, self.mask, None if self.boxes is None else voc_objects(self.boxes, remedy))
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def fetch(name: str, root: Path) -> None:
         except (OSError, RuntimeError):
             whole = False
         if not whole:
-            chosen.files(root, part, True)
+            with downloading(name, root):
+                chosen.files(root, part, True)
 
 
 def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) -> dict[str, list[Pair]]:
@@ -82,7 +84,7 @@ def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) ->
     except (OSError, RuntimeError) as error:
         raise ConfigurationError(
             f"real.root={root} does not hold {name} ({error}): searched was {where}. Set real.download=true to fetch "
-            "it, or real.root to the folder that holds it."
+            f"it, or real.root to the folder that holds it{_nearby(root, chosen.where)}."
         ) from error
     every = [files for found in parts.values() for files in found]
     if missing := _missing(every):
@@ -94,6 +96,12 @@ def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) ->
     divided = all_parts(root, parts, layout, split, split_seed, label=lambda files: files.kind)
     again = f"Remove {where} and set real.download=true to fetch it again."
     return {part: [files.pair(again) for files in found] for part, found in divided.items()}
+
+
+def _nearby(root: Path, where: str) -> str:
+    """A folder above that holds it: what was named may be a folder in it."""
+    above = next((folder for folder in root.absolute().parents if (folder / where).is_dir()), None)
+    return "" if above is None else f", such as {above}"
 
 
 def _missing(found: Sequence[Files]) -> list[Path]:

@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 from torchvision import tv_tensors
 from typing_extensions import Unpack
 
+from lightning_diffaug.config_check import check_value
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedSettings, AlignedSplits, Sample
 from lightning_diffaug.data.base import at_least
 from lightning_diffaug.data.digit_scenes import CLASS_NAMES, digit_scenes
@@ -77,7 +78,12 @@ class SegmentationDataModule(AlignedDataModule):
     ) -> None:
         super().__init__(**settings)
         at_least("size", size, 8, "height and width of an image in pixels")
-        at_least("void", void, 1, "the value of pixels that are of no class, and 0 is the background")
+        at_least(
+            "void",
+            check_value(void, int | None, "real.void"),
+            1,
+            "the value of pixels that are of no class, and 0 is the background",
+        )
         check_split(split)
         if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
             raise ConfigurationError(
@@ -88,6 +94,11 @@ class SegmentationDataModule(AlignedDataModule):
             raise ConfigurationError(
                 "real.name, real.size, real.classes and real.void are of a folder, and the composed scenes have "
                 "theirs. Set them to null, or real.root to the folder of your images and masks."
+            )
+        if classes is not None and void is not None and void < len(classes):
+            raise ConfigurationError(
+                f"real.void={void} is the number of the class {classes[void]!r}. Set real.void to a value that marks "
+                "pixels of no class, above the classes, or to null."
             )
         if name is not None and name not in SETS:
             raise ConfigurationError(

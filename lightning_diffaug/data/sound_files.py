@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_diffaug.data.progress import followed
 from lightning_diffaug.data.sound import fitted, resampled
 from lightning_diffaug.errors import ConfigurationError
 
@@ -74,7 +75,7 @@ class SoundFiles:
     def read(self) -> Tensor:
         """All at once: float32 (n, channels, samples)."""
         sounds = torch.empty(len(self), self.channels, self.samples)
-        for index in range(len(self)):
+        for index in followed(range(len(self)), "reading sounds", "sound", len(self)):
             sounds[index] = self[index]
         return sounds
 

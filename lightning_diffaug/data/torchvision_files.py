@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,22 @@ from lightning_diffaug.errors import ConfigurationError
 
 # What gzip and torchvision raise on a file that is cut short or no IDX file at all.
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError, LookupError, AssertionError, RuntimeError)
+
+
+@contextmanager
+def downloading(name: str, root: Path) -> Iterator[None]:
+    """Says what a download that fails means.
+
+    Raises:
+        ConfigurationError: It failed, or what came is not what was published.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"{name} could not be fetched to real.root={root} ({type(error).__name__}: {error}). Check the network, "
+            "and try again; or set real.download=false and real.root to a folder that holds it."
+        ) from error
 
 
 class SourceFiles(Protocol):

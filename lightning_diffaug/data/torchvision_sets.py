@@ -12,7 +12,7 @@ from lightning_diffaug.data.base import RealDataModule, RealSettings
 from lightning_diffaug.data.dataset import ImageDataset
 from lightning_diffaug.data.selection import stratified_split
 from lightning_diffaug.data.split_module import Splits
-from lightning_diffaug.data.torchvision_files import CifarFiles, IdxFiles, SourceFiles
+from lightning_diffaug.data.torchvision_files import CifarFiles, IdxFiles, SourceFiles, downloading
 from lightning_diffaug.errors import ConfigurationError
 
 SOURCES: dict[str, Callable[[Path], SourceFiles]] = {
@@ -73,6 +73,7 @@ class TorchvisionDataModule(RealDataModule):
                 f"real.val_share={val_share} is not in (0, 1): it is the share of the training part set aside for "
                 "validation. Set real.val_share to e.g. 0.1"
             )
+        self._named = name
         self.root = Path(root).expanduser()
         self.download = download
         self.val_share = val_share
@@ -81,7 +82,8 @@ class TorchvisionDataModule(RealDataModule):
     def prepare_data(self) -> None:
         """Downloads what is missing, if `download` is set."""
         if self.download and self.files.missing():
-            self.files.fetch()
+            with downloading(self._named, self.root):
+                self.files.fetch()
 
     def load(self) -> Splits[ImageDataset]:
         """Reads both parts and sets validation apart."""

@@ -113,7 +113,9 @@ class SegmentationModel(LightningModule):
             if there:
                 self.log(f"test/iou_{name}", value)
         if self.precision is not None:
-            self.log("test/map", self.precision.compute()["map"].to(iou))
+            value = self.precision.compute()["map"]
+            if value >= 0:  # else there is no object in the whole test set
+                self.log("test/map", value.to(iou))
             self.precision.reset()
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_diffaug.data import SegmentationDataModule
-from lightning_diffaug.data.box_files import coco_boxes, voc_boxes
+from lightning_diffaug.data.box_files import coco_objects, voc_objects
 from lightning_diffaug.data.mask_boxes import mask_regions
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.probing import signature
@@ -190,6 +190,17 @@ def elsewhere(root: Path) -> None:
     (root / "test" / "boxes" / "2.xml").write_text(voc_text([("car", 20, 20, 400, 400)]))
 
 
+def other_size(root: Path) -> None:
+    text = voc_text([("car", 1, 2, 3, 4)]).replace(
+        "<object>", "<size><width>96</width><height>64</height></size><object>"
+    )
+    (root / "test" / "boxes" / "2.xml").write_text(text)
+
+
+def told_twice(root: Path) -> None:
+    (root / "test" / "boxes.json").write_text("{}")
+
+
 def nested(root: Path) -> None:
     (root / "train" / "boxes" / "2.xml").write_text("<a>" * 20_000 + "</a>" * 20_000)
 
@@ -208,7 +219,9 @@ def of_background(root: Path) -> None:
         (no_number, r"2\.xml cannot be used \(ValueError.*left"),
         (no_area, r"2\.xml cannot be used .*a box of 'car' from \(5, 2\) to \(3, 4\) has no area"),
         (other_class, r"2\.xml has a box of the class 'cat', which is none of .*car.*dog.*real\.classes"),
-        (elsewhere, r"2\.xml has a box from \(20, 20\) to \(400, 400\), and .*2\.png is, upright, 48 by 32 pixels"),
+        (elsewhere, r"2\.xml has a box from \(20, 20\) to \(400, 400\) in .*2\.png, which is, upright, 48 by 32"),
+        (other_size, r"2\.xml says that .*2\.png is 96 by 64 pixels, which is, upright, 48 by 32.*made of the masks"),
+        (told_twice, r"boxes and .*boxes\.json both say where objects are"),
         (nested, r"2\.xml cannot be used"),
         (of_background, r"2\.xml has a box of the class 'background'"),
     ],
@@ -223,12 +236,12 @@ def test_what_is_wrong_with_voc_files_is_said(tmp_path: Path, damage: Callable[[
     ("damage", "says"),
     [
         (lambda told: told.pop("categories"), r"boxes\.json cannot be used \(KeyError: 'categories'\)"),
-        (lambda told: told["annotations"][0].update(image_id=7), r"cannot be used \(KeyError: 7\)"),
+        (lambda told: told["annotations"][0].update(image_id=7), r"cannot be used \(KeyError: 7 in annotations\[0\]\)"),
         (lambda told: told["annotations"][0].update(bbox=[1, 2, 3]), r"cannot be used \(ValueError"),
         (lambda told: told["annotations"][0].update(bbox=[1, 2, 0, 3]), r"has no area"),
-        (lambda told: told["annotations"][0].update(category_id=7), r"cannot be used \(KeyError: 7\)"),
+        (lambda told: told["annotations"][0].update(category_id=7), r"cannot be used \(KeyError: 7 in"),
         (lambda told: told["images"][0].update(file_name="other/1.png"), r"two of its images have one name"),
-        (lambda told: told["images"].pop(), r"cannot be used \(KeyError: 105\)"),
+        (lambda told: told["images"].pop(), r"cannot be used \(KeyError: 105 in annotations\[5\]\)"),
     ],
 )
 def test_what_is_wrong_with_a_coco_file_is_said(
@@ -239,13 +252,13 @@ def test_what_is_wrong_with_a_coco_file_is_said(
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(told))
     with pytest.raises(ConfigurationError, match=f"{says}.*real\\.root"):
-        coco_boxes(path)
+        coco_objects(path)
     path.write_text("[" * 100_000)
     with pytest.raises(ConfigurationError, match=r"boxes\.json cannot be used"):
-        coco_boxes(path)
+        coco_objects(path)
     path.write_text("[1, 2")
     with pytest.raises(ConfigurationError, match=r"boxes\.json cannot be used"):
-        coco_boxes(path)
+        coco_objects(path)
 
 
 def test_boxes_of_some_parts_alone_and_boxes_that_are_left_out_are_said(
@@ -294,4 +307,4 @@ def test_samples_with_more_or_fewer_boxes_are_of_one_structure() -> None:
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"0\.xml cannot be used \(FileNotFoundError"):
-        voc_boxes(tmp_path / "0.xml")
+        voc_objects(tmp_path / "0.xml")

@@ -293,8 +293,8 @@ def test_an_image_that_is_not_there_is_named(
             "flickr8k",
             _flickr8k,
             "Flickr8k_text/Flickr8k.token.txt",
-            "000.png#0 a cat\n",
-            "a line is not image.jpg#number",
+            "000.png#0\ta dog\n000.png#0 a cat\n",
+            "line 2 is not image.jpg#number",
         ),
         ("flickr8k", _flickr8k, "Flickr8k_text/Flickr8k.token.txt", "", "it holds no captions"),
         ("flickr8k", _flickr8k, "Flickr8k_text/Flickr_8k.testImages.txt", "\n", "it names no image"),
@@ -318,3 +318,13 @@ def test_what_is_damaged_is_named_with_what_is_wrong(
     assert said in error
     (tmp_path / file).write_bytes(b"\xff\xfe\xfa")
     assert _refused(name, tmp_path).startswith(f"{tmp_path / file} cannot be used: "), "and so is what is no text"
+
+
+def test_an_image_of_two_parts_is_refused(tmp_path: Path) -> None:
+    _flickr8k(tmp_path)
+    lists = [tmp_path / "Flickr8k_text" / f"Flickr_8k.{part}Images.txt" for part in ("train", "test")]
+    first = lists[0].read_text().splitlines()[0]
+    lists[1].write_text(lists[1].read_text() + f"{first}\n")
+    said = _refused("flickr8k", tmp_path)
+    assert f"says that {first} is of train and of test" in said
+    assert "trained on" in said

@@ -302,6 +302,11 @@ def test_what_is_no_address_is_refused_at_once(root: str) -> None:
         SegmentationDataModule(root)
 
 
+def test_another_address_is_answered_by_the_form_that_is_read() -> None:
+    with pytest.raises(ConfigurationError, match=r"real\.root=https://.* is an address that nothing here reads.*hf://"):
+        ImageTextDataModule("https://example.org/datasets/owner/name")
+
+
 def test_an_address_says_name_revision_and_configuration(tmp_path: Path) -> None:
     hub = ImageTextDataModule("hf://datasets/own.er/na-me@refs%2Fpr%2F1/sub_set").hub
     assert hub is not None

@@ -131,7 +131,11 @@ def test_voc_is_read_with_its_parts_and_boxes(tmp_path: Path, year: str, parts: 
 def test_a_set_that_is_not_there_names_the_remedies(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"real\.root=.* does not hold {name} .*real\.download=true") as error:
         SegmentationDataModule(tmp_path, name=name).setup()
-    assert str(tmp_path / ("oxford" if "pet" in name else "VOCdevkit")) in str(error.value)
+    where = tmp_path / ("oxford-iiit-pet" if "pet" in name else "VOCdevkit")
+    assert str(where) in str(error.value)
+    write_pets(tmp_path) if "pet" in name else write_voc(tmp_path, name[3:])
+    with pytest.raises(ConfigurationError, match=rf"the folder that holds it, such as {tmp_path}\."):
+        SegmentationDataModule(where, name=name).setup()
 
 
 def test_a_file_that_is_not_of_the_set_is_named(tmp_path: Path) -> None:
@@ -152,6 +156,17 @@ def test_what_was_not_unpacked_to_its_end_is_said_and_fetched_where_that_can_be(
     path.write_text("<annotation>")
     with pytest.raises(ConfigurationError, match=r"train_3\.xml cannot be used .*Remove .*real\.download=true"):
         SegmentationDataModule(tmp_path, name="voc2007").setup()
+
+
+def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(tmp_path) as address:
+        resources = tuple((f"{address}/{name}.tar.gz", "0") for name in ("images", "annotations"))
+        monkeypatch.setattr(OxfordIIITPet, "_RESOURCES", resources)
+        data = SegmentationDataModule(tmp_path / "here", name="oxford_iiit_pet", download=True)
+        with pytest.raises(
+            ConfigurationError, match=r"oxford_iiit_pet could not be fetched .*HTTPError.*real\.download"
+        ):
+            data.prepare_data()
 
 
 def _of_pets(monkeypatch: pytest.MonkeyPatch, server: Path, address: str) -> None:

@@ -256,6 +256,10 @@ def test_void_pixels_are_one_class_more_and_minus_100_in_a_batch(tmp_path: Path)
     assert isinstance(data.splits.test[0]["mask"], tv_tensors.Mask)
     assert torch.equal(batch["mask"][0], torch.from_numpy(np.where(edge == 9, -100, edge.astype(int))))
     assert data.mask_classes == ["0", "1", "2"]
+    with pytest.raises(ConfigurationError, match=r"real\.void=1 is the number of the class 'a'"):
+        SegmentationDataModule(tmp_path, void=1, classes=["nothing", "a"])
+    with pytest.raises(ConfigurationError, match=r"real\.void=1 is among the class numbers, which go up to 2"):
+        SegmentationDataModule(tmp_path, void=1).setup()
     void_everywhere(tmp_path)
     with pytest.raises(ConfigurationError, match=r"2\.png is void \(real\.void=255\) in all of its central square"):
         SegmentationDataModule(tmp_path, void=255).setup()

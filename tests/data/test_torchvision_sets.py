@@ -138,7 +138,7 @@ def test_what_is_missing_is_downloaded_once(tmp_path: Path, archive: Path, monke
 
 @pytest.mark.usefixtures("archive")
 def test_download_of_altered_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="corrupted"):
+    with pytest.raises(ConfigurationError, match=r"cifar10 could not be fetched.*corrupted.*real\.download=false"):
         TorchvisionDataModule("cifar10", root=tmp_path / "here", download=True).prepare_data()
 
 

@@ -99,6 +99,13 @@ def test_void_pixels_count_for_nothing_and_boxes_of_the_batch_are_the_right_ones
     assert float(model.training_step(nothing, 0)) == 0.0
 
 
+def test_without_an_object_there_is_no_precision() -> None:
+    pytest.importorskip("pycocotools")
+    batch = {"image": torch.zeros(1, 1, 8, 8), "mask": torch.zeros(1, 8, 8, dtype=torch.int64)}
+    (figures,) = trainer().test(Told(3), DataLoader([batch], batch_size=None), verbose=False)
+    assert "test/map" not in figures
+
+
 def test_an_object_that_is_found_up_to_its_void_edge_is_found() -> None:
     pytest.importorskip("pycocotools")
     mask = torch.zeros(1, 12, 12, dtype=torch.int64)
