@@ -175,14 +175,8 @@ def _mask(pair: Pair, size: int, meaning: Meaning, layout: str) -> _Mask:
             "they do not belong together. Give both one size, or set real.root to another folder."
         )
     numbers, shown = _class_numbers(values, pair.mask, meaning)
-    fitted = _resized(numbers, size)
-    if not (fitted != IGNORED).any():
-        raise ConfigurationError(
-            f"{pair.mask} is void (real.void={meaning.void}) in all of its central square, which is what is used, so "
-            "nothing can be learned from it. Take it and its image out, or set real.void to another value."
-        )
-    known = numbers[shown]
-    return _Mask(fitted, int(known.min()), int(known.max()), width, height)
+    known = numbers[shown] if shown.any() else np.zeros(1)  # all may be void
+    return _Mask(_resized(numbers, size), int(known.min()), int(known.max()), width, height)
 
 
 def _class_numbers(values: NDArray[Any], path: Path, meaning: Meaning) -> tuple[NDArray[Any], NDArray[np.bool_]]:
