@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from lightning_diffaug import fidelity_cli, report_cli
 from lightning_diffaug.ablation.failed import FAILED, write_failed
 from lightning_diffaug.errors import ConfigurationError, GeneratorError, PoolError, ShortWindowError
-from lightning_diffaug.paths import config_dir
+from lightning_diffaug.paths import config_dir, default_cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,9 @@ def train(cfg: DictConfig) -> float | None:
             if not isinstance(ended, KeyboardInterrupt) and not isinstance(ended.__context__, KeyboardInterrupt):
                 raise
             last = Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt"
-            more = f"with ckpt_path={last} " if last.exists() else ""
-            print(
-                f"Stopped. The same command {more}goes on from there; fitted generators and pools are kept in "
-                f"{cfg.paths.cache_dir}.",
-                file=sys.stderr,
-            )
+            how = f" with ckpt_path={last} goes on from there" if last.exists() else " begins training anew"
+            kept = cfg.paths.cache_dir or default_cache_dir()
+            print(f"Stopped. The same command{how}; what the generator made is kept in {kept}.", file=sys.stderr)
             sys.exit(_INTERRUPTED)
     folder = Path(hydra_cfg.runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)  # of an earlier sweep in this folder

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lightning_diffaug.cli import main
-from lightning_diffaug.paths import config_dir
+from lightning_diffaug.paths import config_dir, default_cache_dir
 from lightning_diffaug.pool import PoolHeader, Shard, SyntheticPool, fingerprint
 from lightning_diffaug.spec import FieldSpec, SampleSpec
 
@@ -107,7 +107,8 @@ def test_a_run_that_is_interrupted_says_how_to_go_on_and_that_goes_on(tmp_path: 
     first.send_signal(signal.SIGINT)
     said, _ = first.communicate(timeout=60)
     assert first.returncode == 130, said
-    assert f"Stopped. The same command with ckpt_path={last} goes on from there" in " ".join(said.split())
+    kept = f"what the generator made is kept in {default_cache_dir()}."
+    assert f"Stopped. The same command with ckpt_path={last} goes on from there; {kept}" in " ".join(said.split())
     epochs = torch.load(last, weights_only=True)["epoch"] + 1
     second = start("second", f"ckpt_path={last}", f"trainer.max_epochs={epochs + 1}")
     said, _ = second.communicate(timeout=120)

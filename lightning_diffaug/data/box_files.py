@@ -21,7 +21,7 @@ FOLDER = "boxes"
 COCO = "boxes.json"
 _REMEDY = "Repair it, or take it out of the folder that real.root names: then boxes are made of the masks."
 _OUTSIDE = 0.02  # of a side, and a pixel: annotators round
-_WRONG = (OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError)
+_WRONG = (OSError, LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,13 @@ class Objects:
         boxes: Of each.
         path: The file that says so.
         size: Width and height of the image as that file has them; None: it does not say.
+        remedy: What to do where they do not fit the image.
     """
 
     boxes: tuple[Box, ...]
     path: Path
     size: tuple[int, int] | None = None
+    remedy: str = _REMEDY
 
     def fitted(
         self, image: Path, width: int, height: int, size: int, names: Sequence[str]
@@ -96,8 +98,8 @@ class Objects:
 
     def _elsewhere(self, what: str, width: int, height: int) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.path} {what}, which is, upright, {width} by {height}: they do not belong together. Give boxes in "
-            f"pixels of the image, or take {self.path.name} out: then boxes are made of the masks."
+            f"{self.path} {what}, which is, upright, {width} by {height}, and boxes have to be in its pixels. "
+            f"{self.remedy}"
         )
 
 
@@ -148,7 +150,8 @@ def voc_objects(path: Path, remedy: str = _REMEDY) -> Objects:
     """
     try:
         told = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
-        return Objects(tuple(_voc_box(one) for one in told.get("object", [])), path, _size(told.get("size") or {}))
+        boxes = tuple(_voc_box(one) for one in told.get("object", []))
+        return Objects(boxes, path, _size(told.get("size") or {}), remedy)
     except (*_WRONG, ElementTree.ParseError) as error:
         raise _unusable(path, error, "Pascal VOC's annotation > object > name, bndbox > xmin …", remedy) from error
 
@@ -184,7 +187,7 @@ def coco_objects(path: Path) -> dict[str, Objects]:
 
 def _size(told: Mapping[str, Any]) -> tuple[int, int] | None:
     """Width and height, where both are said; some tools write 0."""
-    width, height = (int(told.get(side) or 0) for side in ("width", "height"))
+    width, height = (int(float(told.get(side) or 0)) for side in ("width", "height"))
     return (width, height) if width and height else None
 
 

@@ -135,6 +135,12 @@ def _check_complete(frames: Sequence[Path]) -> None:
     if len(numbers) < max(3, len(frames)) or len({(match[1], match[3]) for match in found if match is not None}) > 1:
         return  # they are no one row of numbers
     steps = [after - before for before, after in pairwise(numbers)]
+    if 0 in steps:
+        twice = frames[steps.index(0)]
+        raise ConfigurationError(
+            f"{twice.parent}: {twice.name} and {frames[steps.index(0) + 1].name} have one number, so which is shown is "
+            "not known. Take one out."
+        )
     for before, step in zip(frames, steps, strict=False):
         if step > _GAP * median(steps):
             raise ConfigurationError(

@@ -124,7 +124,7 @@ class HubSet:
             )
         columns = chosen_columns(found["train"].features, self.roles, self.columns, self.root)
         log.info("%s: %s", self.root, ", ".join(f"{role} is the column {name}" for role, name in columns.items()))
-        writer = SplitWriter(self.root, columns, [Path(self.path)] if self.files else [_downloads()])
+        writer = SplitWriter(self.root, columns, [Path(self.path)] if self.files else _downloads())
         written = {ours: 0 if split is None else writer.write(split, part / ours) for ours, split in found.items()}
         if not written["train"]:
             raise ConfigurationError(
@@ -208,12 +208,20 @@ def _parquet_files(folder: Path) -> tuple[Path, ...]:
     files = shown_files((*folder.glob("*"), *folder.glob("data/*")), {".parquet"})
     others = [found.name for found in shown_folders(folder) if found.name != "data"]
     others += [path.name for path in folder.iterdir() if path.is_file() and path.suffix.lower() in _DATA]
+    if files and others:
+        log.info(
+            "real.root=%s holds %s beside parquet files, so it is read as a folder of files. To read the latter, set "
+            "real.root to a folder of them alone.", folder, ", ".join(others[:3]),
+        )  # fmt: skip
     return () if others else tuple(files)
 
 
-def _downloads() -> Path:
+def _downloads() -> list[Path]:
     """Where files of the hub are."""
-    return Path(importlib.import_module("datasets").config.HF_CACHE_HOME)
+    config: Any = importlib.import_module("datasets").config
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    folders = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH)
+    return [Path(folder) for folder in (*folders, hub.HF_HUB_CACHE)]
 
 
 def _address(root: str) -> tuple[str, str | None, str | None]:

@@ -86,15 +86,15 @@ def set_pairs(name: str, root: Path, split: Sequence[float], split_seed: int) ->
             f"real.root={root} does not hold {name} ({error}): searched was {where}. Set real.download=true to fetch "
             f"it, or real.root to the folder that holds it{_nearby(root, chosen.where)}."
         ) from error
+    again = f"Remove {where} and set real.download=true to fetch it again, or set real.root to a whole one."
     every = [files for found in parts.values() for files in found]
     if missing := _missing(every):
         raise ConfigurationError(
             f"{where} lacks {len(missing)} files of {name}, such as {missing[0]}: it was not unpacked to its end. "
-            f"Remove {where} and set real.download=true to fetch it again, or set real.root to a whole one."
+            f"{again}"
         )
     layout = f"Expected is {where} as torchvision writes it."
     divided = all_parts(root, parts, layout, split, split_seed, label=lambda files: files.kind)
-    again = f"Remove {where} and set real.download=true to fetch it again."
     return {part: [files.pair(again) for files in found] for part, found in divided.items()}
 
 

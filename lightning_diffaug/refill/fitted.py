@@ -203,4 +203,4 @@ def _is_abandoned(file: Path, claims: Claims) -> bool:
     claim = claims.get(number)
     if claim is not None and claim.age <= _CLAIM_SECONDS:
         return False
-    return more.startswith("tmp-") or age > _ABANDONED_SECONDS
+    return ".tmp-" in f".{more}" or age > _ABANDONED_SECONDS

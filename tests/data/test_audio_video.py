@@ -146,6 +146,15 @@ def test_a_frame_that_is_missing_is_said(tmp_path: Path, names: list[str], missi
         data.setup()
 
 
+def test_a_number_that_two_frames_have_is_said(tmp_path: Path) -> None:
+    for name in ("1", "01", "2", "3"):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 9, np.uint8)).save(tmp_path / "clip" / f"{name}.png")
+    soundfile.write(tmp_path / "clip" / "sound.wav", np.zeros(RATE), RATE)
+    with pytest.raises(ConfigurationError, match=r"clip: (01\.png and 1|1\.png and 01)\.png have one number"):
+        AudioVideoDataModule(tmp_path, frame_rate=FRAMES, seconds=None).setup()
+
+
 def test_a_folder_in_one_is_divided_clip_by_clip(tmp_path: Path) -> None:
     for i in range(10):
         write_clip(tmp_path / f"clip{i}", 20 * i)

@@ -19,7 +19,7 @@ from lightning_diffaug.data import SegmentationDataModule
 from lightning_diffaug.data.box_files import coco_objects, voc_objects
 from lightning_diffaug.data.mask_boxes import mask_regions
 from lightning_diffaug.errors import ConfigurationError
-from lightning_diffaug.probing import signature
+from lightning_diffaug.probing import equal, signature
 from lightning_diffaug.transforms import JointSpatial
 
 NAMES = ["background", "car", "dog"]
@@ -192,7 +192,7 @@ def elsewhere(root: Path) -> None:
 
 def other_size(root: Path) -> None:
     text = voc_text([("car", 1, 2, 3, 4)]).replace(
-        "<object>", "<size><width>96</width><height>64</height></size><object>"
+        "<object>", "<size><width>96.0</width><height>64</height></size><object>"
     )
     (root / "test" / "boxes" / "2.xml").write_text(text)
 
@@ -220,7 +220,10 @@ def of_background(root: Path) -> None:
         (no_area, r"2\.xml cannot be used .*a box of 'car' from \(5, 2\) to \(3, 4\) has no area"),
         (other_class, r"2\.xml has a box of the class 'cat', which is none of .*car.*dog.*real\.classes"),
         (elsewhere, r"2\.xml has a box from \(20, 20\) to \(400, 400\) in .*2\.png, which is, upright, 48 by 32"),
-        (other_size, r"2\.xml says that .*2\.png is 96 by 64 pixels, which is, upright, 48 by 32.*made of the masks"),
+        (
+            other_size,
+            r"2\.xml says that .*2\.png is 96 by 64 pixels, which is, upright, 48 by 32, and boxes.*made of the masks",
+        ),
         (told_twice, r"boxes and .*boxes\.json both say where objects are"),
         (nested, r"2\.xml cannot be used"),
         (of_background, r"2\.xml has a box of the class 'background'"),
@@ -237,6 +240,7 @@ def test_what_is_wrong_with_voc_files_is_said(tmp_path: Path, damage: Callable[[
     [
         (lambda told: told.pop("categories"), r"boxes\.json cannot be used \(KeyError: 'categories'\)"),
         (lambda told: told["annotations"][0].update(image_id=7), r"cannot be used \(KeyError: 7 in annotations\[0\]\)"),
+        (lambda told: told["images"][0].update(width=float("inf"), height=3), r"cannot be used \(OverflowError"),
         (lambda told: told["annotations"][0].update(bbox=[1, 2, 3]), r"cannot be used \(ValueError"),
         (lambda told: told["annotations"][0].update(bbox=[1, 2, 0, 3]), r"has no area"),
         (lambda told: told["annotations"][0].update(category_id=7), r"cannot be used \(KeyError: 7 in"),
@@ -303,6 +307,8 @@ def test_samples_with_more_or_fewer_boxes_are_of_one_structure() -> None:
     assert signature(sample(2)) != signature(sample(2, side=9))
     assert signature(sample(2)) != signature({**sample(2), "labels": torch.ones(3)})
     assert signature({"x": torch.zeros(3)}) != signature({"x": torch.zeros(2)})
+    assert equal(sample(2), sample(2))
+    assert not any(equal(sample(one), sample(other)) for one, other in ((0, 1), (1, 2), (3, 5)))
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

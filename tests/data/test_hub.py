@@ -409,3 +409,25 @@ def test_columns_without_such_a_data_set_are_refused(tmp_path: Path) -> None:
         ImageTextDataModule(columns={"image": "img"})
     with pytest.raises(ConfigurationError, match=r"real\.columns=.* is none"):
         ImageFolderDataModule(tmp_path, columns={"image": "img"})
+
+
+@installed
+def test_files_of_the_hub_are_where_its_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub.constants
+
+    (tmp_path / "big").mkdir()
+    (tmp_path / "hub").symlink_to(tmp_path / "big")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", tmp_path / "extracted")
+    (tmp_path / "extracted").mkdir()
+    files = [tmp_path / "hub" / "a.png", tmp_path / "extracted" / "b.png"]
+    for level, file in enumerate(files):
+        file.write_bytes(grey(level)["bytes"])
+    rows = labelled(range(20))["img"][0][2:] + [{"bytes": None, "path": str(file)} for file in files]
+    data = datasets.Dataset.from_dict({"img": rows, "label": [i % 2 for i in range(20)]})
+    data = data.cast_column("img", datasets.Image()).cast_column("label", datasets.ClassLabel(names=["a", "b"]))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict(train=data))
+    monkeypatch.chdir(tmp_path)
+    module = ImageFolderDataModule("hf://datasets/owner/name")
+    assert sum(map(len, (module.splits.train, module.splits.val, module.splits.test))) == 20

@@ -12,6 +12,8 @@ from torch.nn import functional
 from lightning_diffaug.errors import ConfigurationError
 from lightning_diffaug.spec import FieldSpec
 
+_ANYTHING = 255.0  # what uint8 that is no mask may hold
+
 
 @dataclass(frozen=True)
 class OneHot:
@@ -73,11 +75,11 @@ class OneHot:
     def _number(self, field: FieldSpec) -> int:
         if self.classes is not None:
             return self.classes
-        if not field.is_mask:
+        if not field.is_mask and field.high == _ANYTHING:
             raise ConfigurationError(
-                f"field {field.name!r} is {field.dtype}, which may hold anything from {field.low:g} to {field.high:g}, "
-                f"so how many classes it has is not known. Set generator.codecs.{field.name}.classes to their number, "
-                "or let the dataset give int64 or a tv_tensors.Mask."
+                f"field {field.name!r} is {field.dtype}, so how many classes it has is not known. Set "
+                f"generator.codecs.{field.name}.classes to their number, or let the dataset give int64 or a "
+                "tv_tensors.Mask."
             )
         return round(field.high) + 1
 
