@@ -236,5 +236,6 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
     folder = root / "tiny_pipeline"
+    model = folder / "model"
     with FileLock(root / "tiny_pipeline.lock"):
-        return folder if (folder / "model_index.json").exists() else train(folder)
+        return model if (model / "model_index.json").exists() else train(folder)
