@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PER_CLASS = 6
-_UNLABELLED_ROWS = 4
+UNLABELLED_ROWS = 4
+"""Rows of samples that have no classes."""
 _CELL, _CELL_WITH_TEXT = 0.62, 1.2  # inches
 _LETTERS, _LINES = 24, 5  # of a text below a picture
 
@@ -77,7 +78,7 @@ def _pooled(data: DiffAugDataModule) -> list[list[Picture]] | None:
     known, pool = data.real_training, data.pool
     if known is None or known.raw is None or pool is None:
         return None
-    rows = len(data.class_names) if _labelled(data) else _UNLABELLED_ROWS
+    rows = len(data.class_names) if _labelled(data) else UNLABELLED_ROWS
     found: list[list[Picture]] = [[] for _ in range(rows)]
     for slot in data.window_slots:
         if all(len(row) >= _PER_CLASS for row in found):
@@ -106,7 +107,7 @@ def _real(data: DiffAugDataModule) -> list[list[Picture]]:
 
     known: Any = data.real_training
     everything = np.arange(len(known.raw))
-    chosen = [everything[row * _PER_CLASS :][:_PER_CLASS] for row in range(_UNLABELLED_ROWS)]
+    chosen = [everything[row * _PER_CLASS :][:_PER_CLASS] for row in range(UNLABELLED_ROWS)]
     if _labelled(data):
         chosen = [np.flatnonzero(known.class_index == c)[:_PER_CLASS] for c in range(len(known.class_names))]
     rows: list[list[Picture]] = []
@@ -149,21 +150,23 @@ def draw_grid(
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (name, groups) in zip(axes, rows, strict=True):
-        own = {"transform": line[0].transAxes, "parse_math": False}  # a $ is one
-        line[0].text(-0.35, 0.5, name, ha="right", va="center", fontsize=9, **own)
+        _written(line[0], -0.35, 0.5, name, ha="right", va="center", fontsize=9)
         for part, (_, pictures) in enumerate(groups):
             for column, picture in enumerate(pictures[:per_part]):
                 axis = line[part * (per_part + 1) + column]
                 image, text = picture if isinstance(picture, tuple) else (picture, "")
                 axis.imshow(_shown(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 lines = textwrap.wrap(text, _LETTERS, max_lines=_LINES, placeholder=" …")
-                below = {"transform": axis.transAxes, "parse_math": False}
-                axis.text(0.5, -0.04, "\n".join(lines), ha="center", va="top", fontsize=6, **below)
+                _written(axis, 0.5, -0.04, "\n".join(lines), ha="center", va="top", fontsize=6)
     for part, (heading, _) in enumerate(rows[0][1]):
-        axis = axes[0][part * (per_part + 1)]
-        axis.text(0.0, 1.15, heading, transform=axis.transAxes, ha="left", va="bottom", fontsize=10)
+        _written(axes[0][part * (per_part + 1)], 0.0, 1.15, heading, ha="left", va="bottom", fontsize=10)
     figure.savefig(path, dpi=110)
     return path
+
+
+def _written(axis: Any, x: float, y: float, text: str, **how: Any) -> None:
+    """Writes a text at a place in units of the axis, as it stands: a $ begins no formula."""
+    axis.text(x, y, text, transform=axis.transAxes, parse_math=False, **how)
 
 
 def _shown(image: Tensor) -> np.ndarray[Any, Any]:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_diffaug.errors import PoolError
-from lightning_diffaug.pictures import Picture, draw_grid
+from lightning_diffaug.pictures import UNLABELLED_ROWS, Picture, draw_grid
 from lightning_diffaug.pool import Shard, SyntheticPool
 from lightning_diffaug.spec import CAPTION, IMAGE, LABEL, FieldSpec, SampleSpec
 
 _PER_ROW = 12
-_UNLABELLED_ROWS = 4
 _NEWEST = 32  # slots that are looked at
 
 
@@ -93,7 +92,7 @@ def _pictures(
 
 def _unnamed(pictures: list[Picture]) -> list[tuple[str, list[Picture]]]:
     """Rows of samples that have no classes."""
-    starts = range(0, min(len(pictures), _PER_ROW * _UNLABELLED_ROWS), _PER_ROW)
+    starts = range(0, min(len(pictures), _PER_ROW * UNLABELLED_ROWS), _PER_ROW)
     return [("", pictures[start : start + _PER_ROW]) for start in starts]
 
 

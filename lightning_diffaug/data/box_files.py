@@ -82,7 +82,7 @@ class Objects:
         corners = torch.tensor([box.corners for box in self.boxes], dtype=torch.float32).reshape(-1, 4)
         inside = ((corners - corner) * (size / side)).clamp(0, size)
         labels = torch.tensor([self._number(box, names) for box in self.boxes], dtype=torch.int64)
-        seen = (inside[:, 2:] - inside[:, :2] >= 1).all(1)
+        seen = to_be_seen(inside)
         return tv_tensors.BoundingBoxes(inside[seen], format="XYXY", canvas_size=(size, size)), labels[seen]
 
     def _number(self, box: Box, names: Sequence[str]) -> int:
@@ -101,6 +101,11 @@ class Objects:
             f"{self.path} {what}, which is, upright, {width} by {height}, and boxes have to be in its pixels. "
             f"{self.remedy}"
         )
+
+
+def to_be_seen(boxes: Tensor) -> Tensor:
+    """Which boxes (n, 4), XYXY in pixels, are at least a pixel wide and high: bool (n,)."""
+    return (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
 
 
 def objects_of(folder: Path, images: Mapping[str, Path]) -> dict[str, Objects]:

@@ -8,13 +8,14 @@ from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from lightning_diffaug.data.progress import followed
 from lightning_diffaug.errors import ConfigurationError
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+_ON_ITS_SIDE = (5, 6, 7, 8)  # values of the tag Orientation
 _DEEP_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -63,6 +64,12 @@ class ImageFiles:
         for index in followed(range(len(self)), "reading images", "image", len(self)):
             images[index] = self[index]
         return images
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened image once it is upright (EXIF), from its header where the format allows."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+    return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 
 from lightning_diffaug.data.aligned import AlignedDataset, AlignedSplits
 from lightning_diffaug.data.box_files import Objects
-from lightning_diffaug.data.image_files import ImageFiles, probe
+from lightning_diffaug.data.image_files import ImageFiles, probe, upright_size
 from lightning_diffaug.data.progress import followed
 from lightning_diffaug.errors import ConfigurationError
 
@@ -157,7 +157,7 @@ def _mask(pair: Pair, size: int, meaning: Meaning, layout: str) -> _Mask:
         with Image.open(pair.mask) as file:
             mode, values, kind = file.mode, np.asarray(file), {file.format, file.info.get("compression")}
         with Image.open(pair.image) as file:
-            width, height = ImageOps.exif_transpose(file).size
+            width, height = upright_size(file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ConfigurationError(
             f"{pair.mask} or its image cannot be read ({error}), so the data set is incomplete. Repair the file, take "

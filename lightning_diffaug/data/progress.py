@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
+from lightning_diffaug.bars import bar
 
 _SHOW_AFTER = 5.0  # seconds
 
@@ -22,8 +21,4 @@ def followed(items: Iterable[T], what: str, unit: str, total: int) -> Iterator[T
         unit: Of an item.
         total: Number of items.
     """
-    interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
-    yield from tqdm(
-        items, desc=what, unit=unit, total=total, delay=_SHOW_AFTER, mininterval=interval, maxinterval=interval,
-        leave=False, file=sys.stderr,
-    )  # fmt: skip
+    yield from bar(what, unit, total, iterable=items, delay=_SHOW_AFTER, leave=False)

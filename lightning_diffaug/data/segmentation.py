@@ -15,6 +15,7 @@ from typing_extensions import Unpack
 from lightning_diffaug.config_check import check_value
 from lightning_diffaug.data.aligned import AlignedDataModule, AlignedSettings, AlignedSplits, Sample
 from lightning_diffaug.data.base import at_least
+from lightning_diffaug.data.box_files import to_be_seen
 from lightning_diffaug.data.digit_scenes import CLASS_NAMES, digit_scenes
 from lightning_diffaug.data.hub import located
 from lightning_diffaug.data.mask_boxes import MaskBoxes
@@ -150,7 +151,7 @@ class SegmentationDataModule(AlignedDataModule):
             sample["mask"] = tv_tensors.wrap(torch.where(mask == self._void, IGNORED, mask), like=mask)
         if "boxes" in sample:
             boxes = sample["boxes"]
-            seen = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+            seen = to_be_seen(boxes)
             sample["boxes"], sample["labels"] = tv_tensors.wrap(boxes[seen], like=boxes), sample["labels"][seen]
         return sample
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lightning_diffaug.bars import bar
 from lightning_diffaug.refill.status import Status
 
 _SHOW_AFTER = 0.5
@@ -56,10 +57,7 @@ class WaitDisplay:
             if self._bar is not None:
                 self._bar.update(self._bar.total - self._bar.n)
                 self._bar.close()
-            interval = 0.2 if sys.stderr.isatty() else 10.0  # a log file wants few lines
-            self._bar = tqdm(
-                total=total, desc=what, unit=unit, mininterval=interval, maxinterval=interval, file=sys.stderr
-            )
+            self._bar = bar(what, unit, total)
             self._what = what
         self._bar.update(done - self._bar.n)
 

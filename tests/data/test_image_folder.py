@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from lightning_diffaug.data import ImageFolderDataModule
-from lightning_diffaug.data.image_files import ImageFiles
+from lightning_diffaug.data.image_files import ImageFiles, upright_size
 from lightning_diffaug.errors import ConfigurationError
 
 Write = Callable[..., None]
@@ -174,3 +174,13 @@ def test_a_class_too_small_to_split_is_named(tmp_path: Path, write_images: Write
 def test_a_setting_out_of_range_names_its_key(tmp_path: Path, settings: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigurationError, match=key.replace(".", r"\.")):
         ImageFolderDataModule(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_the_upright_size_is_that_of_the_image_turned_upright(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("L", (6, 4)).save(tmp_path / f"a.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"a.{suffix}") as image:
+        assert upright_size(image) == ImageOps.exif_transpose(image).size
